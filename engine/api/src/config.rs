@@ -1,0 +1,103 @@
+//! Resolved configuration: no option is missing, no rule is left to check. Durations are milliseconds.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything the engine needs to run one job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobConfig {
+    /// `metadata.name`.
+    pub name: String,
+    /// SQL text after `${NAME}` substitution.
+    pub sql: String,
+    pub parallelism: u32,
+    /// Only when the job file sets it; otherwise derived from `parallelism` (see `default_max_parallelism`).
+    pub explicit_max_parallelism: Option<u32>,
+    pub checkpoint: CheckpointConfig,
+    pub storage: StorageConfig,
+    pub restart: RestartStrategy,
+    pub failover: FailoverStrategy,
+    /// Directory or `_metadata` path of the checkpoint to start from when the job has none of its own.
+    pub restore_from: Option<String>,
+    /// Subtasks of one vertex that a worker process takes.
+    pub slots_per_worker: u32,
+    pub heartbeat: HeartbeatConfig,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CheckpointMode {
+    ExactlyOnce,
+    AtLeastOnce,
+}
+
+/// What happens to retained checkpoints when the job ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Retention {
+    RetainOnCancellation,
+    DeleteOnCancellation,
+    /// Nothing outlives the job.
+    None,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointConfig {
+    /// `None` turns periodic checkpoints off.
+    pub interval_ms: Option<u64>,
+    pub mode: CheckpointMode,
+    pub timeout_ms: u64,
+    pub min_pause_ms: u64,
+    pub max_concurrent: u32,
+    /// Consecutive counted failures that are tolerated; `u32::MAX` never fails the job.
+    pub tolerable_failures: u32,
+    pub retention: Retention,
+    /// Completed checkpoints kept, at least 1.
+    pub retained: u32,
+    /// Write changed keys only.
+    pub incremental: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StorageConfig {
+    /// A directory that every process of the job sees.
+    Directory { path: String },
+    S3 {
+        bucket: String,
+        prefix: String,
+        endpoint: Option<String>,
+        region: Option<String>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum RestartStrategy {
+    None,
+    FixedDelay {
+        attempts: u32,
+        delay_ms: u64,
+    },
+    FailureRate {
+        max_failures_per_interval: u32,
+        interval_ms: u64,
+        delay_ms: u64,
+    },
+    ExponentialDelay {
+        initial_backoff_ms: u64,
+        max_backoff_ms: u64,
+        backoff_multiplier: f64,
+        reset_backoff_threshold_ms: u64,
+        jitter_factor: f64,
+        attempts_before_reset: u32,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailoverStrategy {
+    Region,
+    Full,
+}
+
+/// How processes notice each other's death when the connection does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatConfig {
+    pub interval_ms: u64,
+    pub timeout_ms: u64,
+}

@@ -1,0 +1,157 @@
+//! Events and actions of the coordinator's state machine.
+//!
+//! [`Event`]s are facts the runtime observed, [`Action`]s are effects it must carry out, in order. The machine never
+//! learns anything but through events.
+
+use crate::ids::{CheckpointId, DeploymentId, Millis, TaskId, WorkerId};
+use crate::journal::{EndState, JournalEntry};
+use crate::manifest::{CheckpointManifest, SubtaskStats, TaskRestore, TaskSnapshot};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Time passed; also sent whenever `next_timer` is due.
+    Tick,
+    /// Answer to [`Action::ReadJournal`]: every entry that exists, in order of sequence number.
+    JournalRead { result: Result<Vec<(u64, JournalEntry)>, StoreError> },
+    /// Answer to [`Action::AppendJournal`].
+    JournalAppended { seq: u64, outcome: AppendOutcome },
+    /// Answer to [`Action::LoadManifest`].
+    ManifestLoaded { checkpoint: CheckpointId, result: Result<Box<CheckpointManifest>, StoreError> },
+    /// Answer to [`Action::WriteManifest`]: its checksum.
+    ManifestWritten { checkpoint: CheckpointId, result: Result<u64, StoreError> },
+    /// Answer to [`Action::DeleteCheckpoint`].
+    CheckpointDeleted { checkpoint: CheckpointId, result: Result<(), StoreError> },
+    WorkerRegistered { worker: WorkerId, slots: u32 },
+    /// Connection lost or heartbeat expired. The runtime reports it only once the worker's tasks cannot run any more
+    /// or have had the heartbeat timeout to stop themselves.
+    WorkerLost { worker: WorkerId, reason: String },
+    TaskStatus { task: TaskId, deployment: DeploymentId, status: TaskStatus },
+    CheckpointAck {
+        task: TaskId,
+        deployment: DeploymentId,
+        checkpoint: CheckpointId,
+        snapshot: TaskSnapshot,
+        stats: SubtaskStats,
+    },
+    CheckpointDecline { task: TaskId, deployment: DeploymentId, checkpoint: CheckpointId, reason: DeclineReason, message: String },
+    /// A person asks.
+    Request(Request),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// One checkpoint now, beside the periodic ones.
+    TriggerCheckpoint,
+    /// A last checkpoint, then all tasks are cancelled and the coordinator exits; the job can be resumed.
+    Suspend,
+    Cancel,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum TaskStatus {
+    /// State restored, processing; the task takes part in checkpoints.
+    Running,
+    /// Everything processed and, with checkpointing on, covered by a completed checkpoint.
+    Finished,
+    Canceled,
+    Failed { reason: String, recoverable: bool },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum DeclineReason {
+    TaskNotReady,
+    TaskClosing,
+    Subsumed,
+    OnCancellationBarrier,
+    InputEndOfStream,
+    /// Writing the snapshot failed.
+    AsyncException,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreError {
+    /// The object is not there or is not what was written: repeating will not help.
+    Damaged(String),
+    /// The store did not answer within the retry budget.
+    Unavailable(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppendOutcome {
+    Written,
+    /// Somebody else created this entry.
+    Exists,
+    /// Nobody knows whether it was written: the entry has to be read.
+    Unknown(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Barrier {
+    pub checkpoint: CheckpointId,
+    /// Unix time of the trigger.
+    pub triggered_at: Millis,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    ReadJournal,
+    AppendJournal { seq: u64, entry: JournalEntry },
+    LoadManifest { checkpoint: CheckpointId, expected_checksum: u64 },
+    WriteManifest { manifest: Box<CheckpointManifest> },
+    /// Manifest first, then the listed files, which nothing else refers to.
+    DeleteCheckpoint { checkpoint: CheckpointId, files: Vec<String> },
+    /// Start these tasks. `placement` says where every task of the job runs that they exchange data with.
+    Deploy { deployment: DeploymentId, tasks: Vec<TaskDeployment> },
+    CancelTasks { deployment: DeploymentId, tasks: Vec<(WorkerId, TaskId)> },
+    TriggerCheckpoint { barrier: Barrier, tasks: Vec<(WorkerId, TaskId, DeploymentId)> },
+    NotifyComplete { checkpoint: CheckpointId, tasks: Vec<(WorkerId, TaskId, DeploymentId)> },
+    NotifyAborted { checkpoint: CheckpointId, tasks: Vec<(WorkerId, TaskId, DeploymentId)> },
+    /// For logs, status and metrics; carries no obligation.
+    Report(Report),
+    /// Nothing follows.
+    Exit(ExitReason),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskDeployment {
+    pub task: TaskId,
+    pub worker: WorkerId,
+    pub restore: TaskRestore,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobState {
+    Initializing,
+    Created,
+    Running,
+    Restarting,
+    Failing,
+    Failed,
+    Cancelling,
+    Canceled,
+    Finished,
+    Suspended,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    JobState { state: JobState, reason: Option<String> },
+    CheckpointTriggered { checkpoint: CheckpointId },
+    CheckpointCompleted { checkpoint: CheckpointId, duration_ms: u64, bytes_new: u64, bytes_total: u64 },
+    CheckpointFailed { checkpoint: CheckpointId, reason: String, counted: bool },
+    /// The newest checkpoint could not be used and an older one is.
+    CheckpointSkipped { checkpoint: CheckpointId, reason: String },
+    Restored { checkpoint: Option<CheckpointId> },
+    Restarting { failure: String, delay_ms: u64, tasks: usize, restarts: u32 },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExitReason {
+    Ended { state: EndState, reason: Option<String> },
+    Suspended { checkpoint: Option<CheckpointId> },
+    /// Another coordinator claimed the job.
+    Fenced { by: String },
+    /// The journal or every checkpoint is unreadable: starting from nothing would lose state.
+    Unrecoverable { reason: String },
+}

@@ -1,0 +1,37 @@
+//! State of operators: key groups, keyed tables, snapshot files, redistribution of list state.
+//!
+//! Does no I/O of its own: files are byte buffers here, the runtime moves them.
+
+use arrow::array::{BooleanArray, RecordBatch};
+use streamjob_protocol::manifest::ListStateHandle;
+
+/// Changed rows of one keyed table, cut synchronously at a barrier. Cheap to make: O(changed rows).
+#[derive(Debug, Clone)]
+pub struct KeyedDelta {
+    /// Name of the table within its operator.
+    pub name: String,
+    /// The rows are the whole table, not only what changed since the last cut.
+    pub full: bool,
+    /// The first columns of `rows` that form the key.
+    pub key_columns: usize,
+    /// Key columns, then value columns, with their real types: other tools can read the file.
+    pub rows: RecordBatch,
+    /// Key group of each row.
+    pub key_groups: Vec<u16>,
+    /// Rows whose key was removed; their value columns carry no meaning.
+    pub deleted: Option<BooleanArray>,
+}
+
+/// Rows of a keyed table as read back, to be applied in order: later rows replace earlier ones of the same key.
+#[derive(Debug, Clone)]
+pub struct KeyedRows {
+    pub rows: RecordBatch,
+    pub deleted: Option<BooleanArray>,
+}
+
+/// What an operator hands over at a barrier.
+#[derive(Debug, Clone, Default)]
+pub struct StateCut {
+    pub keyed: Vec<KeyedDelta>,
+    pub lists: Vec<ListStateHandle>,
+}
