@@ -3,8 +3,19 @@
 //! No I/O, no clock, no threads, no randomness but what the caller passes in, so that a simulator can drive every
 //! interleaving. The runtime executes the actions; nothing else may decide when a checkpoint exists.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod alignment;
+pub mod assign;
 pub mod coordinator;
+pub mod failover;
 pub mod ids;
 pub mod journal;
+pub mod key_groups;
 pub mod manifest;
 pub mod plan;
+pub mod random;
+pub mod restart;
+pub mod retention;
+pub mod task;
+pub mod two_phase;
