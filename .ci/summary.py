@@ -1,0 +1,21 @@
+#!/usr/bin/env python3
+"""Adds up the results of every cargo test run in a log and prints them as one line: `N passed, N failed`."""
+
+import re
+import sys
+
+RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed;")
+
+
+def main():
+    passed = failed = 0
+    with open(sys.argv[1], encoding="utf-8", errors="replace") as log:
+        for line in log:
+            if match := RESULT.match(line):
+                passed += int(match.group(1))
+                failed += int(match.group(2))
+    print(f"{passed} passed, {failed} failed")
+
+
+if __name__ == "__main__":
+    main()
