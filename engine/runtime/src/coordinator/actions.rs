@@ -1,0 +1,175 @@
+//! Effects on storage: each runs beside the loop and answers with an event.
+
+use super::{CoordinatorOptions, Input};
+use crate::error::RuntimeError;
+use crate::faults;
+use crate::storage::{Storage, checkpoint_of, referenced_files};
+use std::collections::BTreeSet;
+use streamjob_api::config::StorageConfig;
+use streamjob_protocol::coordinator::{Action, AppendOutcome, Coordinator, Event, Report, StoreError};
+use streamjob_protocol::manifest::CheckpointManifest;
+use tokio::sync::mpsc;
+
+pub(super) struct Effects {
+    pub storage: Storage,
+    pub inbox: mpsc::Sender<Input>,
+}
+
+impl Effects {
+    fn spawn(&self, work: impl Future<Output = Event> + Send + 'static) {
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            let event = work.await;
+            let _ = inbox.send(Input::Event(event)).await;
+        });
+    }
+
+    pub fn carry_out(&self, action: Action) {
+        let storage = self.storage.clone();
+        match action {
+            Action::ReadJournal => self.spawn(async move {
+                let result = storage.read_journal().await;
+                let highest_directory = match storage.highest_checkpoint_directory().await {
+                    Ok(highest) => highest,
+                    Err(error) => return Event::JournalRead { result: Err(error), highest_directory: 0 },
+                };
+                Event::JournalRead { result, highest_directory }
+            }),
+            Action::AppendJournal { seq, entry } => self.spawn(async move {
+                let outcome = match faults::point("journal.before") {
+                    Ok(()) => storage.append_journal(seq, &entry).await,
+                    Err(reason) => AppendOutcome::Unknown(reason),
+                };
+                let _ = faults::point("journal.after");
+                Event::JournalAppended { seq, outcome }
+            }),
+            Action::LoadManifest { checkpoint, expected_checksum } => self.spawn(async move {
+                let result = load(&storage, checkpoint, Some(expected_checksum)).await;
+                Event::ManifestLoaded { checkpoint, result: result.map(Box::new) }
+            }),
+            Action::WriteManifest { manifest } => self.spawn(async move {
+                let checkpoint = manifest.checkpoint;
+                let result = match faults::point("manifest.before") {
+                    Ok(()) => storage.write_manifest(&manifest).await,
+                    Err(reason) => Err(StoreError::Unavailable(reason)),
+                };
+                Event::ManifestWritten { checkpoint, result }
+            }),
+            Action::DeleteCheckpoint { checkpoint, files } => self.spawn(async move {
+                let result = storage.delete_checkpoint(checkpoint, &files).await;
+                Event::CheckpointDeleted { checkpoint, result }
+            }),
+            // Messages to workers, reports and the exit are carried out by the loop itself.
+            other => tracing::error!(?other, "an action that has no effect on storage"),
+        }
+    }
+
+    /// After a restore nothing of an earlier coordinator is in flight any more: what no checkpoint refers to can go.
+    pub fn on_report(&self, report: &Report, machine: &Coordinator) {
+        if !matches!(report, Report::Restored { .. }) {
+            return;
+        }
+        let storage = self.storage.clone();
+        let checkpoints: Vec<u64> = machine.retained_checkpoints();
+        tokio::spawn(async move {
+            if let Err(error) = sweep(&storage, &checkpoints).await {
+                tracing::warn!(?error, "orphaned files were not swept");
+            }
+        });
+    }
+}
+
+/// A manifest whose files were all read and found whole.
+async fn load(storage: &Storage, checkpoint: u64, expected: Option<u64>) -> Result<CheckpointManifest, StoreError> {
+    let manifest = storage.load_manifest(checkpoint, expected).await?;
+    storage.verify(&manifest).await?;
+    Ok(manifest)
+}
+
+/// Deletes state files that no retained checkpoint refers to and directories of checkpoints that never completed.
+/// Listed before the manifests are read: a file written meanwhile is not in the list.
+async fn sweep(storage: &Storage, checkpoints: &[u64]) -> Result<(), StoreError> {
+    let listed = storage.list("").await?;
+    let mut keep: BTreeSet<String> = BTreeSet::new();
+    for &checkpoint in checkpoints {
+        // A manifest that cannot be read may still refer to files: then nothing is swept.
+        let manifest = storage.load_manifest(checkpoint, None).await?;
+        keep.extend(referenced_files(&manifest).map(|file| file.path.clone()));
+    }
+    let newest = checkpoints.iter().max().copied().unwrap_or(0);
+    let mut swept = 0;
+    for (path, _) in listed {
+        let orphan_state = path.starts_with("shared/") && !keep.contains(&path);
+        let orphan_directory = checkpoint_of(&path).is_some_and(|n| n <= newest && !checkpoints.contains(&n));
+        if orphan_state || orphan_directory {
+            storage.delete(&path).await?;
+            swept += 1;
+        }
+    }
+    if swept > 0 {
+        tracing::info!(files = swept, "orphaned files swept");
+    }
+    Ok(())
+}
+
+/// The checkpoint that the job file says to start from, if the job has none of its own: read whole, checked, and its
+/// files copied, so that the job never depends on a directory that it does not own.
+pub(super) async fn external_restore(
+    options: &CoordinatorOptions,
+    own: &Storage,
+) -> Result<Option<CheckpointManifest>, RuntimeError> {
+    let Some(path) = &options.config.restore_from else { return Ok(None) };
+    let failed = |reason: String| RuntimeError::Restore { what: path.clone(), reason };
+    let journal = own.read_journal().await.map_err(|error| failed(format!("{error:?}")))?;
+    if !journal.is_empty() {
+        // The job ran before: its own checkpoints are newer than what it once started from.
+        return Ok(None);
+    }
+    let (foreign, checkpoint) = open_checkpoint(path, &options.config.storage).map_err(failed)?;
+    let mut manifest = load(&foreign, checkpoint, None).await.map_err(|error| failed(describe(error)))?;
+    let handles = manifest
+        .operators
+        .iter_mut()
+        .flat_map(|operator| operator.subtasks.values_mut())
+        .flat_map(|subtask| subtask.state.keyed.iter_mut());
+    for file in handles.flat_map(|handle| handle.files.iter_mut()) {
+        let bytes = foreign.get_verified(file).await.map_err(|error| failed(describe(error)))?;
+        let name = format!("shared/{}.arrow", uuid::Uuid::new_v4().simple());
+        *file = own.put(&name, bytes).await.map_err(|error| failed(describe(error)))?;
+    }
+    Ok(Some(manifest))
+}
+
+/// `<dir>/<job id>/chk-<n>` or its `_metadata`, as a path or as `s3://bucket/...`.
+fn open_checkpoint(path: &str, own: &StorageConfig) -> Result<(Storage, u64), String> {
+    let advice = "name the directory chk-<n> of a checkpoint, or its _metadata file";
+    let trimmed = path.trim_end_matches('/').trim_end_matches("/_metadata");
+    let (job, directory) = trimmed.rsplit_once('/').ok_or(advice)?;
+    let checkpoint = checkpoint_of(directory).ok_or(advice)?;
+    let (base, job_id) = job.rsplit_once('/').ok_or(advice)?;
+    let config = match base.strip_prefix("s3://") {
+        Some(rest) => {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            let (endpoint, region) = match own {
+                StorageConfig::S3 { endpoint, region, .. } => (endpoint.clone(), region.clone()),
+                StorageConfig::Directory { .. } => (None, None),
+            };
+            StorageConfig::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned(), endpoint, region }
+        }
+        None => {
+            let base = base.strip_prefix("file://").unwrap_or(base);
+            if !std::path::Path::new(base).join(job_id).join(directory).join("_metadata").is_file() {
+                return Err(format!("there is no {trimmed}/_metadata; {advice}"));
+            }
+            StorageConfig::Directory { path: if base.is_empty() { "/".to_owned() } else { base.to_owned() } }
+        }
+    };
+    let storage = Storage::open(&config, job_id).map_err(|error| error.to_string())?;
+    Ok((storage, checkpoint))
+}
+
+fn describe(error: StoreError) -> String {
+    match error {
+        StoreError::Damaged(reason) | StoreError::Unavailable(reason) => reason,
+    }
+}

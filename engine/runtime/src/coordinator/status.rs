@@ -1,0 +1,172 @@
+//! What people and the local supervisor see of a job: one JSON document, and log lines.
+
+use super::CoordinatorOptions;
+use super::workers::Workers;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use streamjob_protocol::coordinator::{CoordinatorView, ExitReason, JobState, Report};
+
+/// Answer of `GET /v1/status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobStatus {
+    pub job_id: String,
+    pub name: String,
+    pub state: JobState,
+    /// Why the job is not running, or why it last restarted.
+    pub reason: Option<String>,
+    pub restarts: u32,
+    pub checkpoints: CheckpointStatus,
+    /// In topological order, all subtasks together.
+    pub operators: Vec<OperatorStatus>,
+    pub workers: Vec<WorkerStatus>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CheckpointStatus {
+    pub completed: u64,
+    pub failed: u64,
+    pub in_progress: u64,
+    pub last_id: Option<u64>,
+    pub last_duration_ms: Option<u64>,
+    pub last_bytes_new: Option<u64>,
+    pub last_bytes_total: Option<u64>,
+    /// Unix milliseconds.
+    pub last_completed_at: Option<u64>,
+    pub last_failure: Option<String>,
+    /// The checkpoint this coordinator last restored from.
+    pub restored_from: Option<u64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OperatorStatus {
+    pub uid: String,
+    pub name: String,
+    pub parallelism: u32,
+    pub records_in: u64,
+    pub records_out: u64,
+    pub records_skipped: u64,
+    pub late_records_dropped: u64,
+    /// Unix milliseconds; the slowest subtask.
+    pub watermark: Option<i64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    pub id: String,
+    pub pid: u32,
+    pub slots: u32,
+    pub data_addr: SocketAddr,
+    pub metrics_addr: Option<SocketAddr>,
+}
+
+pub(super) fn job_status(options: &CoordinatorOptions, view: &CoordinatorView, workers: &Workers) -> JobStatus {
+    let mut sums: BTreeMap<String, OperatorStatus> = BTreeMap::new();
+    for report in workers.reports() {
+        for operator in report.operators {
+            let sum = sums.entry(operator.uid.clone()).or_insert_with(|| OperatorStatus {
+                uid: operator.uid.clone(),
+                name: operator.name.clone(),
+                parallelism: 0,
+                records_in: 0,
+                records_out: 0,
+                records_skipped: 0,
+                late_records_dropped: 0,
+                watermark: None,
+            });
+            sum.records_in += operator.records_in;
+            sum.records_out += operator.records_out;
+            sum.records_skipped += operator.records_skipped;
+            sum.late_records_dropped += operator.late_records_dropped;
+            sum.watermark = match (sum.watermark, operator.watermark) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+    }
+    let operators = options
+        .graph
+        .graph
+        .nodes
+        .iter()
+        .map(|node| {
+            let mut status = sums.remove(&node.uid).unwrap_or_else(|| OperatorStatus {
+                uid: node.uid.clone(),
+                name: node.name.clone(),
+                parallelism: 0,
+                records_in: 0,
+                records_out: 0,
+                records_skipped: 0,
+                late_records_dropped: 0,
+                watermark: None,
+            });
+            status.parallelism = node.parallelism;
+            status
+        })
+        .collect();
+    let last = view.checkpoints.latest_completed.as_ref();
+    JobStatus {
+        job_id: options.job_id.clone(),
+        name: options.config.name.clone(),
+        state: view.state,
+        reason: view.reason.clone(),
+        restarts: view.restarts,
+        checkpoints: CheckpointStatus {
+            completed: view.checkpoints.counts.completed,
+            failed: view.checkpoints.counts.failed,
+            in_progress: view.checkpoints.counts.in_progress,
+            last_id: last.map(|checkpoint| checkpoint.id),
+            last_duration_ms: last.map(|checkpoint| checkpoint.duration_ms),
+            last_bytes_new: last.map(|checkpoint| checkpoint.bytes_new),
+            last_bytes_total: last.map(|checkpoint| checkpoint.bytes_total),
+            last_completed_at: last.and_then(|checkpoint| checkpoint.completed_at),
+            last_failure: view.checkpoints.latest_failed.as_ref().and_then(|failed| failed.failure.clone()),
+            restored_from: view.checkpoints.latest_restored.as_ref().map(|restored| restored.id),
+        },
+        operators,
+        workers: workers
+            .list()
+            .map(|(id, data_addr, metrics_addr, pid, slots)| WorkerStatus {
+                id: id.to_string(),
+                pid,
+                slots,
+                data_addr,
+                metrics_addr,
+            })
+            .collect(),
+    }
+}
+
+pub(super) fn exit_text(reason: &ExitReason) -> String {
+    match reason {
+        ExitReason::Ended { state, reason } => match reason {
+            Some(reason) => format!("the job ended as {state:?}: {reason}"),
+            None => format!("the job ended as {state:?}"),
+        },
+        ExitReason::Suspended { checkpoint: Some(checkpoint) } => format!("the job is suspended at checkpoint {checkpoint}"),
+        ExitReason::Suspended { checkpoint: None } => "the job is suspended without a checkpoint".into(),
+        ExitReason::Fenced { by } => format!("another coordinator took the job over: {by}"),
+        ExitReason::Unrecoverable { reason } => reason.clone(),
+    }
+}
+
+/// One line an event.
+pub(super) fn log(report: &Report) {
+    match report {
+        Report::JobState { state, reason } => tracing::info!(?state, reason, "job state"),
+        Report::CheckpointTriggered { checkpoint } => tracing::debug!(checkpoint, "checkpoint triggered"),
+        Report::CheckpointCompleted { checkpoint, duration_ms, bytes_new, bytes_total } => {
+            tracing::info!(checkpoint, duration_ms, bytes_new, bytes_total, "checkpoint completed");
+        }
+        Report::CheckpointFailed { checkpoint, reason, counted } => {
+            tracing::warn!(checkpoint, reason, counted, "checkpoint failed");
+        }
+        Report::CheckpointSkipped { checkpoint, reason } => {
+            tracing::error!(checkpoint, reason, "checkpoint unusable, an older one is used");
+        }
+        Report::Restored { checkpoint } => tracing::info!(checkpoint, "restored"),
+        Report::Restarting { failure, delay_ms, tasks, restarts } => {
+            tracing::warn!(failure, delay_ms, tasks, restarts, "restarting tasks");
+        }
+    }
+}

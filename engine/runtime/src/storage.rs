@@ -1,0 +1,426 @@
+//! Checkpoint storage of one job: immutable files, the manifest, the journal, on a directory or on S3.
+//!
+//! Every read checks what it read; every write that must have one winner is a conditional create. Retries are bounded.
+//! What to write or delete is decided elsewhere.
+
+use crate::error::RuntimeError;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use streamjob_api::config::StorageConfig;
+use streamjob_protocol::coordinator::{AppendOutcome, StoreError};
+use streamjob_protocol::journal::JournalEntry;
+use streamjob_protocol::manifest::{CheckpointManifest, FileRef, MANIFEST_VERSION};
+use xxhash_rust::xxh3::xxh3_64;
+
+const JOURNAL_MAGIC: &str = "streamjob-journal-1";
+const MANIFEST_MAGIC: &str = "streamjob-checkpoint-1";
+/// Of one request, retries of the client library included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+#[derive(Clone)]
+pub struct Storage {
+    store: Arc<dyn ObjectStore>,
+    /// `<prefix>/<job id>`.
+    root: Path,
+    /// For fsync, which the directory store leaves to us.
+    directory: Option<PathBuf>,
+    location: String,
+}
+
+/// Outcome of a conditional create.
+#[derive(Debug, PartialEq, Eq)]
+enum Created {
+    Written,
+    Exists,
+    Unknown(String),
+}
+
+impl Storage {
+    /// Opens the storage of a job; no request is made yet.
+    pub fn open(config: &StorageConfig, job_id: &str) -> Result<Storage, RuntimeError> {
+        match config {
+            StorageConfig::Directory { path } => {
+                let location = format!("directory {path}");
+                std::fs::create_dir_all(path).map_err(|error| RuntimeError::Storage {
+                    location: location.clone(),
+                    reason: error.to_string(),
+                    advice: "name a directory that this user may create and write",
+                })?;
+                let canonical = std::fs::canonicalize(path).map_err(|error| RuntimeError::Storage {
+                    location: location.clone(),
+                    reason: error.to_string(),
+                    advice: "name a directory that this user may create and write",
+                })?;
+                let store = object_store::local::LocalFileSystem::new_with_prefix(&canonical)
+                    .map_err(|error| RuntimeError::Storage {
+                        location: location.clone(),
+                        reason: error.to_string(),
+                        advice: "name a directory that this user may create and write",
+                    })?
+                    .with_automatic_cleanup(true);
+                Ok(Storage { store: Arc::new(store), root: Path::from(job_id), directory: Some(canonical), location })
+            }
+            StorageConfig::S3 { bucket, prefix, endpoint, region } => {
+                let location = format!("s3://{bucket}/{prefix}");
+                let mut builder = object_store::aws::AmazonS3Builder::from_env()
+                    .with_bucket_name(bucket)
+                    .with_conditional_put(object_store::aws::S3ConditionalPut::ETagMatch)
+                    .with_client_options(
+                        object_store::ClientOptions::new()
+                            .with_timeout(REQUEST_TIMEOUT)
+                            .with_connect_timeout(Duration::from_secs(5)),
+                    )
+                    .with_retry(object_store::RetryConfig {
+                        max_retries: 6,
+                        retry_timeout: REQUEST_TIMEOUT,
+                        backoff: object_store::BackoffConfig {
+                            init_backoff: Duration::from_millis(50),
+                            max_backoff: Duration::from_secs(2),
+                            base: 2.0,
+                        },
+                    });
+                if let Some(endpoint) = endpoint {
+                    builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
+                }
+                if let Some(region) = region {
+                    builder = builder.with_region(region);
+                }
+                let store = builder.build().map_err(|error| RuntimeError::Storage {
+                    location: location.clone(),
+                    reason: error.to_string(),
+                    advice: "check bucket, endpoint and the AWS_* credentials in the environment",
+                })?;
+                let root = if prefix.is_empty() {
+                    Path::from(job_id)
+                } else {
+                    Path::from(format!("{}/{job_id}", prefix.trim_matches('/')))
+                };
+                Ok(Storage { store: Arc::new(store), root, directory: None, location })
+            }
+        }
+    }
+
+    /// Where this is, for messages.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// Proves that the storage can be written and that a conditional create has one winner; a store that silently
+    /// overwrites would let two coordinators both believe themselves the only one.
+    pub async fn probe(&self, unique: &str) -> Result<(), RuntimeError> {
+        let path = format!("probe-{unique}");
+        let fail = |reason: String, advice: &'static str| RuntimeError::Storage {
+            location: self.location.clone(),
+            reason,
+            advice,
+        };
+        let writable = "make it writable for this user, or fix endpoint, bucket and credentials";
+        match self.create(&path, Bytes::from_static(b"first")).await {
+            Created::Written => {}
+            Created::Exists => return Err(fail(format!("{path} exists already"), "remove it")),
+            Created::Unknown(reason) => return Err(fail(reason, writable)),
+        }
+        let second = self.create(&path, Bytes::from_static(b"second")).await;
+        self.delete(&path).await.map_err(|error| fail(error.to_string(), writable))?;
+        match second {
+            Created::Exists => Ok(()),
+            Created::Written => Err(fail(
+                "it overwrites an existing object although the request was conditional (If-None-Match)".into(),
+                "use a store with conditional writes: without them two coordinators could both complete checkpoints",
+            )),
+            Created::Unknown(reason) => Err(fail(reason, writable)),
+        }
+    }
+
+    fn path(&self, relative: &str) -> Path {
+        let mut path = self.root.clone();
+        for part in relative.split('/').filter(|part| !part.is_empty()) {
+            path = path.clone().join(part);
+        }
+        path
+    }
+
+    /// Writes an immutable file under a name that nobody else uses.
+    pub async fn put(&self, relative: &str, bytes: Bytes) -> Result<FileRef, StoreError> {
+        let file = FileRef { path: relative.to_owned(), bytes: bytes.len() as u64, checksum: xxh3_64(&bytes) };
+        let path = self.path(relative);
+        within("writing", relative, self.store.put(&path, PutPayload::from_bytes(bytes)))
+            .await?
+            .map_err(|error| StoreError::Unavailable(format!("writing {relative}: {error}")))?;
+        self.sync(&path).await.map_err(|error| StoreError::Unavailable(format!("syncing {relative}: {error}")))?;
+        Ok(file)
+    }
+
+    async fn create(&self, relative: &str, bytes: Bytes) -> Created {
+        let path = self.path(relative);
+        let options = PutOptions { mode: PutMode::Create, ..Default::default() };
+        let put = self.store.put_opts(&path, PutPayload::from_bytes(bytes.clone()), options);
+        match within("creating", relative, put).await {
+            Err(error) => Created::Unknown(text(&error)),
+            Ok(Ok(_)) => match self.sync(&path).await {
+                Ok(()) => Created::Written,
+                Err(error) => Created::Unknown(format!("syncing {relative}: {error}")),
+            },
+            Ok(Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })) => {
+                // The client library repeats requests whose answer got lost: the object may be our own.
+                match self.get(relative).await {
+                    Ok(existing) if existing == bytes => Created::Written,
+                    Ok(_) => Created::Exists,
+                    Err(error) => Created::Unknown(text(&error)),
+                }
+            }
+            Ok(Err(error)) => Created::Unknown(format!("creating {relative}: {error}")),
+        }
+    }
+
+    /// On a directory: file and folder to disk. Object stores answer only when the object is durable.
+    async fn sync(&self, path: &Path) -> std::io::Result<()> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let file = directory.join(path.as_ref());
+        let synced = tokio::task::spawn_blocking(move || {
+            std::fs::File::open(&file)?.sync_all()?;
+            match file.parent() {
+                Some(parent) => std::fs::File::open(parent)?.sync_all(),
+                None => Ok(()),
+            }
+        });
+        synced.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    }
+
+    pub async fn get(&self, relative: &str) -> Result<Bytes, StoreError> {
+        let path = self.path(relative);
+        let read = async {
+            match self.store.get(&path).await {
+                Ok(result) => result.bytes().await,
+                Err(error) => Err(error),
+            }
+        };
+        match within("reading", relative, read).await? {
+            Ok(bytes) => Ok(bytes),
+            Err(object_store::Error::NotFound { .. }) => Err(StoreError::Damaged(format!("{relative} is missing"))),
+            Err(error) => Err(StoreError::Unavailable(format!("reading {relative}: {error}"))),
+        }
+    }
+
+    /// Reads a state file and checks its size and checksum.
+    pub async fn get_verified(&self, file: &FileRef) -> Result<Bytes, StoreError> {
+        let bytes = self.get(&file.path).await?;
+        if bytes.len() as u64 != file.bytes {
+            return Err(StoreError::Damaged(format!("{} has {} bytes instead of {}", file.path, bytes.len(), file.bytes)));
+        }
+        let checksum = xxh3_64(&bytes);
+        if checksum != file.checksum {
+            return Err(StoreError::Damaged(format!(
+                "{} has checksum {checksum:016x} instead of {:016x}",
+                file.path, file.checksum
+            )));
+        }
+        Ok(bytes)
+    }
+
+    /// Paths relative to the job's directory with their sizes.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        let path = self.path(prefix);
+        let listed = self.store.list(Some(&path)).try_collect::<Vec<_>>();
+        let listed = within("listing", prefix, listed)
+            .await?
+            .map_err(|error| StoreError::Unavailable(format!("listing {prefix}: {error}")))?;
+        let root = format!("{}/", self.root);
+        Ok(listed
+            .into_iter()
+            .filter_map(|meta| meta.location.as_ref().strip_prefix(&root).map(|path| (path.to_owned(), meta.size)))
+            .collect())
+    }
+
+    /// Deleting what is not there is no error.
+    pub async fn delete(&self, relative: &str) -> Result<(), StoreError> {
+        let path = self.path(relative);
+        match within("deleting", relative, self.store.delete(&path)).await? {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(StoreError::Unavailable(format!("deleting {relative}: {error}"))),
+        }
+    }
+
+    /// The journal from its newest compaction on, in order; and the highest checkpoint number that any directory
+    /// carries, completed or not.
+    pub async fn read_journal(&self) -> Result<Vec<(u64, JournalEntry)>, StoreError> {
+        let mut sequence: Vec<u64> =
+            self.list("journal").await?.iter().filter_map(|(path, _)| path.rsplit('/').next()?.parse().ok()).collect();
+        sequence.sort_unstable();
+        let mut entries = Vec::new();
+        for seq in sequence.into_iter().rev() {
+            let bytes = self.get(&journal_path(seq)).await?;
+            let entry: JournalEntry = decode_sealed(JOURNAL_MAGIC, &bytes)
+                .map_err(|reason| StoreError::Damaged(format!("journal entry {seq}: {reason}")))?;
+            let compacted = matches!(entry, JournalEntry::Compacted { .. });
+            entries.push((seq, entry));
+            if compacted {
+                break;
+            }
+        }
+        entries.reverse();
+        Ok(entries)
+    }
+
+    pub async fn highest_checkpoint_directory(&self) -> Result<u64, StoreError> {
+        let listed = self.list("").await?;
+        Ok(listed.iter().filter_map(|(path, _)| checkpoint_of(path)).max().unwrap_or(0))
+    }
+
+    pub async fn append_journal(&self, seq: u64, entry: &JournalEntry) -> AppendOutcome {
+        let bytes = match encode_sealed(JOURNAL_MAGIC, entry) {
+            Ok((bytes, _)) => bytes,
+            Err(reason) => return AppendOutcome::Unknown(reason),
+        };
+        match self.create(&journal_path(seq), bytes).await {
+            Created::Written => {
+                if matches!(entry, JournalEntry::Compacted { .. }) {
+                    self.drop_journal_before(seq).await;
+                }
+                AppendOutcome::Written
+            }
+            Created::Exists => AppendOutcome::Exists,
+            Created::Unknown(reason) => AppendOutcome::Unknown(reason),
+        }
+    }
+
+    /// What stays behind after a failure is read over, so failures do not matter.
+    async fn drop_journal_before(&self, seq: u64) {
+        if let Ok(listed) = self.list("journal").await {
+            for (path, _) in listed {
+                let older = path.rsplit('/').next().and_then(|name| name.parse::<u64>().ok()).is_some_and(|n| n < seq);
+                if older && let Err(error) = self.delete(&path).await {
+                    tracing::warn!(path, error = text(&error), "old journal entry not deleted");
+                }
+            }
+        }
+    }
+
+    /// Writes `chk-<n>/_metadata` and returns its checksum.
+    pub async fn write_manifest(&self, manifest: &CheckpointManifest) -> Result<u64, StoreError> {
+        let (bytes, checksum) = encode_sealed(MANIFEST_MAGIC, manifest).map_err(StoreError::Unavailable)?;
+        match self.create(&manifest_path(manifest.checkpoint), bytes).await {
+            Created::Written => Ok(checksum),
+            Created::Exists => Err(StoreError::Damaged(format!(
+                "{} was written by another coordinator",
+                manifest_path(manifest.checkpoint)
+            ))),
+            Created::Unknown(reason) => Err(StoreError::Unavailable(reason)),
+        }
+    }
+
+    /// Loads a manifest, checks it, and checks that every file it refers to is there with the right size.
+    pub async fn load_manifest(&self, checkpoint: u64, expected: Option<u64>) -> Result<CheckpointManifest, StoreError> {
+        let path = manifest_path(checkpoint);
+        let bytes = self.get(&path).await?;
+        let manifest: CheckpointManifest =
+            decode_sealed(MANIFEST_MAGIC, &bytes).map_err(|reason| StoreError::Damaged(format!("{path}: {reason}")))?;
+        if let (Some(expected), Some(found)) = (expected, sealed_checksum(&bytes))
+            && expected != found
+        {
+            return Err(StoreError::Damaged(format!(
+                "{path} has checksum {found:016x}, the journal says {expected:016x}"
+            )));
+        }
+        if manifest.version != MANIFEST_VERSION {
+            return Err(StoreError::Damaged(format!(
+                "{path} has format version {}, this engine reads {MANIFEST_VERSION}",
+                manifest.version
+            )));
+        }
+        Ok(manifest)
+    }
+
+    /// Reads every file of a checkpoint and checks it; returns what is damaged.
+    pub async fn verify(&self, manifest: &CheckpointManifest) -> Result<(), StoreError> {
+        let checks = futures::stream::iter(referenced_files(manifest).cloned().collect::<Vec<_>>())
+            .map(|file| async move { self.get_verified(&file).await.map(|_| ()) })
+            .buffer_unordered(8);
+        checks.try_collect::<Vec<()>>().await.map(|_| ())
+    }
+
+    /// Manifest first, so that no manifest ever refers to what is gone.
+    pub async fn delete_checkpoint(&self, checkpoint: u64, files: &[String]) -> Result<(), StoreError> {
+        self.delete(&manifest_path(checkpoint)).await?;
+        for file in files {
+            self.delete(file).await?;
+        }
+        for (path, _) in self.list(&format!("chk-{checkpoint}")).await? {
+            self.delete(&path).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Every state file a manifest refers to.
+pub fn referenced_files(manifest: &CheckpointManifest) -> impl Iterator<Item = &FileRef> {
+    manifest
+        .operators
+        .iter()
+        .flat_map(|operator| operator.subtasks.values())
+        .flat_map(|subtask| subtask.state.keyed.iter())
+        .flat_map(|handle| handle.files.iter())
+}
+
+pub fn manifest_path(checkpoint: u64) -> String {
+    format!("chk-{checkpoint}/_metadata")
+}
+
+/// The checkpoint whose directory a path lies in.
+pub fn checkpoint_of(path: &str) -> Option<u64> {
+    path.split('/').next()?.strip_prefix("chk-")?.parse().ok()
+}
+
+fn journal_path(seq: u64) -> String {
+    format!("journal/{seq:020}")
+}
+
+fn text(error: &StoreError) -> String {
+    match error {
+        StoreError::Damaged(reason) | StoreError::Unavailable(reason) => reason.clone(),
+    }
+}
+
+async fn within<T>(what: &str, path: &str, future: impl Future<Output = T>) -> Result<T, StoreError> {
+    // Twice the client's own limit: only a client that does not keep it runs into this one.
+    tokio::time::timeout(REQUEST_TIMEOUT * 2, future)
+        .await
+        .map_err(|_| StoreError::Unavailable(format!("{what} {path}: no answer within {} s", REQUEST_TIMEOUT.as_secs() * 2)))
+}
+
+/// `<magic> <xxh3-64 of the rest>\n<json>`.
+fn encode_sealed<T: serde::Serialize>(magic: &str, value: &T) -> Result<(Bytes, u64), String> {
+    let json = serde_json::to_vec(value).map_err(|error| error.to_string())?;
+    let checksum = xxh3_64(&json);
+    let mut bytes = format!("{magic} {checksum:016x}\n").into_bytes();
+    bytes.extend_from_slice(&json);
+    Ok((bytes.into(), checksum))
+}
+
+fn decode_sealed<T: serde::de::DeserializeOwned>(magic: &str, bytes: &[u8]) -> Result<T, String> {
+    let newline = bytes.iter().position(|&byte| byte == b'\n').ok_or("it is cut short")?;
+    let header = std::str::from_utf8(&bytes[..newline]).map_err(|_| "its first line is not text".to_string())?;
+    let (found_magic, checksum) = header.split_once(' ').ok_or("its first line is not what it should be")?;
+    if found_magic != magic {
+        return Err(format!("it says '{found_magic}' where '{magic}' is expected"));
+    }
+    let json = &bytes[newline + 1..];
+    let expected = u64::from_str_radix(checksum, 16).map_err(|_| "its checksum is not a number".to_string())?;
+    let found = xxh3_64(json);
+    if found != expected {
+        return Err(format!("its checksum is {found:016x} instead of {expected:016x}"));
+    }
+    serde_json::from_slice(json).map_err(|error| error.to_string())
+}
+
+fn sealed_checksum(bytes: &[u8]) -> Option<u64> {
+    let newline = bytes.iter().position(|&byte| byte == b'\n')?;
+    let (_, checksum) = std::str::from_utf8(&bytes[..newline]).ok()?.split_once(' ')?;
+    u64::from_str_radix(checksum, 16).ok()
+}

@@ -1,0 +1,211 @@
+//! The asynchronous part of a checkpoint: encode what a task cut, write it, acknowledge.
+//!
+//! One lane a task, in order of checkpoints: a delta is relative to the one before it. A file once written stays part of
+//! its table's chain whether or not its checkpoint completes; a delta that could not be written is kept and written with
+//! the next checkpoint.
+
+use crate::faults;
+use crate::storage::Storage;
+use crate::wire::FromWorker;
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+use streamjob_protocol::coordinator::{DeclineReason, StoreError};
+use streamjob_protocol::ids::{DeploymentId, TaskId};
+use streamjob_protocol::manifest::{
+    FileRef, KeyGroupRange, KeyedStateHandle, OperatorState, SubtaskStats, TaskRestore, TaskSnapshot,
+};
+use streamjob_state::{KeyedDelta, StateCut, snapshot};
+use tokio::sync::mpsc;
+
+/// Files in a chain before it is merged into one.
+const MAX_CHAIN: usize = 16;
+
+/// One checkpoint of one task, cut and ready to be written.
+pub struct Upload {
+    pub checkpoint: u64,
+    /// By uid.
+    pub cuts: Vec<(String, StateCut)>,
+    pub finished: bool,
+    pub stats: SubtaskStats,
+    pub cut_at: Instant,
+}
+
+struct Table {
+    schema: String,
+    files: Vec<FileRef>,
+    /// Deltas that are in memory only, because writing them failed.
+    unwritten: Vec<KeyedDelta>,
+}
+
+pub struct Uploader {
+    storage: Storage,
+    task: TaskId,
+    deployment: DeploymentId,
+    key_groups: KeyGroupRange,
+    /// By uid and table name.
+    tables: HashMap<(String, String), Table>,
+    answers: mpsc::Sender<FromWorker>,
+}
+
+impl Uploader {
+    pub fn new(
+        storage: Storage,
+        task: TaskId,
+        deployment: DeploymentId,
+        key_groups: KeyGroupRange,
+        restore: &TaskRestore,
+        answers: mpsc::Sender<FromWorker>,
+    ) -> Uploader {
+        let mut tables: HashMap<(String, String), Table> = HashMap::new();
+        for (uid, state) in &restore.operators {
+            for handle in &state.keyed {
+                let table = tables.entry((uid.clone(), handle.name.clone())).or_insert_with(|| Table {
+                    schema: handle.schema.clone(),
+                    files: Vec::new(),
+                    unwritten: Vec::new(),
+                });
+                // Several handles after a change of parallelism: their key groups are disjoint, so order does not matter.
+                table.files.extend(handle.files.iter().cloned());
+            }
+        }
+        Uploader { storage, task, deployment, key_groups, tables, answers }
+    }
+
+    /// Runs until the task drops its end.
+    pub async fn run(mut self, mut uploads: mpsc::Receiver<Upload>) {
+        while let Some(upload) = uploads.recv().await {
+            let checkpoint = upload.checkpoint;
+            let answer = match self.write(upload).await {
+                Ok((snapshot, stats)) => FromWorker::Ack {
+                    task: self.task,
+                    deployment: self.deployment,
+                    checkpoint,
+                    snapshot,
+                    stats,
+                },
+                Err(message) => FromWorker::Decline {
+                    task: self.task,
+                    deployment: self.deployment,
+                    checkpoint,
+                    reason: DeclineReason::AsyncException,
+                    message,
+                },
+            };
+            if let Err(message) = faults::point("ack.before") {
+                tracing::warn!(message, "acknowledgement dropped");
+                continue;
+            }
+            if self.answers.send(answer).await.is_err() {
+                return;
+            }
+            self.merge_long_chains().await;
+        }
+    }
+
+    async fn write(&mut self, upload: Upload) -> Result<(TaskSnapshot, SubtaskStats), String> {
+        let mut stats = upload.stats;
+        let mut snapshot = TaskSnapshot { operators: BTreeMap::new(), finished: upload.finished };
+        let mut failure = None;
+        for (uid, cut) in upload.cuts {
+            for delta in cut.keyed {
+                let table = self.tables.entry((uid.clone(), delta.name.clone())).or_insert_with(|| Table {
+                    schema: String::new(),
+                    files: Vec::new(),
+                    unwritten: Vec::new(),
+                });
+                table.schema = snapshot::schema_text(&delta);
+                if delta.full {
+                    table.unwritten.clear();
+                }
+                if delta.full || delta.rows.num_rows() > 0 {
+                    table.unwritten.push(delta);
+                }
+            }
+            snapshot.operators.insert(uid, OperatorState { keyed: Vec::new(), lists: cut.lists });
+        }
+        for ((uid, name), table) in &mut self.tables {
+            while !table.unwritten.is_empty() {
+                match write_delta(&self.storage, &table.unwritten[0], self.key_groups).await {
+                    Ok(file) => {
+                        if table.unwritten.remove(0).full {
+                            table.files.clear();
+                        }
+                        stats.bytes_new += file.bytes;
+                        table.files.push(file);
+                    }
+                    Err(reason) => {
+                        failure = Some(format!("state '{name}' of {uid}: {reason}"));
+                        break;
+                    }
+                }
+            }
+        }
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        for ((uid, name), table) in &self.tables {
+            stats.bytes_total += table.files.iter().map(|file| file.bytes).sum::<u64>();
+            if let Some(operator) = snapshot.operators.get_mut(uid) {
+                operator.keyed.push(KeyedStateHandle {
+                    name: name.clone(),
+                    schema: table.schema.clone(),
+                    key_groups: self.key_groups,
+                    files: table.files.clone(),
+                });
+            }
+        }
+        for operator in snapshot.operators.values_mut() {
+            operator.keyed.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        stats.async_ms = upload.cut_at.elapsed().as_millis() as u64;
+        Ok((snapshot, stats))
+    }
+
+    /// Keeps restores short: a chain that is long, or whose deltas outweigh its base, becomes one file. Failure is no
+    /// harm, the chain stays as it is.
+    async fn merge_long_chains(&mut self) {
+        for ((uid, name), table) in &mut self.tables {
+            let base = table.files.first().map_or(0, |file| file.bytes);
+            let deltas: u64 = table.files.iter().skip(1).map(|file| file.bytes).sum();
+            if table.files.len() <= MAX_CHAIN && deltas <= base.max(64 << 10) * 2 {
+                continue;
+            }
+            match merge(&self.storage, &table.files).await {
+                Ok(file) => table.files = vec![file],
+                Err(reason) => tracing::warn!(task = %self.task, uid, table = name, reason, "state files not merged"),
+            }
+        }
+    }
+}
+
+async fn write_delta(storage: &Storage, delta: &KeyedDelta, key_groups: KeyGroupRange) -> Result<FileRef, String> {
+    faults::point("upload.before")?;
+    let delta = delta.clone();
+    let bytes = blocking(move || snapshot::encode(&delta, key_groups).map_err(|error| error.to_string())).await?;
+    put(storage, bytes).await
+}
+
+async fn merge(storage: &Storage, files: &[FileRef]) -> Result<FileRef, String> {
+    let mut contents: Vec<Bytes> = Vec::with_capacity(files.len());
+    for file in files {
+        contents.push(storage.get_verified(file).await.map_err(describe)?);
+    }
+    let bytes = blocking(move || snapshot::compact(&contents).map_err(|error| error.to_string())).await?;
+    put(storage, bytes).await
+}
+
+async fn put(storage: &Storage, bytes: Vec<u8>) -> Result<FileRef, String> {
+    let path = format!("shared/{}.arrow", uuid::Uuid::new_v4().simple());
+    storage.put(&path, bytes.into()).await.map_err(describe)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+fn describe(error: StoreError) -> String {
+    match error {
+        StoreError::Damaged(reason) | StoreError::Unavailable(reason) => reason,
+    }
+}
