@@ -127,7 +127,7 @@ impl Storage {
             Created::Unknown(reason) => return Err(fail(reason, writable)),
         }
         let second = self.create(&path, Bytes::from_static(b"second")).await;
-        self.delete(&path).await.map_err(|error| fail(error.to_string(), writable))?;
+        self.delete(&path).await.map_err(|error| fail(describe(error), writable))?;
         match second {
             Created::Exists => Ok(()),
             Created::Written => Err(fail(
@@ -162,7 +162,7 @@ impl Storage {
         let options = PutOptions { mode: PutMode::Create, ..Default::default() };
         let put = self.store.put_opts(&path, PutPayload::from_bytes(bytes.clone()), options);
         match within("creating", relative, put).await {
-            Err(error) => Created::Unknown(text(&error)),
+            Err(error) => Created::Unknown(describe(error)),
             Ok(Ok(_)) => match self.sync(&path).await {
                 Ok(()) => Created::Written,
                 Err(error) => Created::Unknown(format!("syncing {relative}: {error}")),
@@ -172,7 +172,7 @@ impl Storage {
                 match self.get(relative).await {
                     Ok(existing) if existing == bytes => Created::Written,
                     Ok(_) => Created::Exists,
-                    Err(error) => Created::Unknown(text(&error)),
+                    Err(error) => Created::Unknown(describe(error)),
                 }
             }
             Ok(Err(error)) => Created::Unknown(format!("creating {relative}: {error}")),
@@ -296,7 +296,7 @@ impl Storage {
             for (path, _) in listed {
                 let older = path.rsplit('/').next().and_then(|name| name.parse::<u64>().ok()).is_some_and(|n| n < seq);
                 if older && let Err(error) = self.delete(&path).await {
-                    tracing::warn!(path, error = text(&error), "old journal entry not deleted");
+                    tracing::warn!(path, error = describe(error), "old journal entry not deleted");
                 }
             }
         }
@@ -381,9 +381,10 @@ fn journal_path(seq: u64) -> String {
     format!("journal/{seq:020}")
 }
 
-fn text(error: &StoreError) -> String {
+/// What happened, without whether repeating would help.
+pub fn describe(error: StoreError) -> String {
     match error {
-        StoreError::Damaged(reason) | StoreError::Unavailable(reason) => reason.clone(),
+        StoreError::Damaged(reason) | StoreError::Unavailable(reason) => reason,
     }
 }
 
@@ -423,4 +424,110 @@ fn sealed_checksum(bytes: &[u8]) -> Option<u64> {
     let newline = bytes.iter().position(|&byte| byte == b'\n')?;
     let (_, checksum) = std::str::from_utf8(&bytes[..newline]).ok()?.split_once(' ')?;
     u64::from_str_radix(checksum, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use streamjob_protocol::journal::JournalState;
+
+    fn storage(directory: &tempfile::TempDir) -> Storage {
+        let path = directory.path().to_string_lossy().into_owned();
+        Storage::open(&StorageConfig::Directory { path }, "0123").unwrap()
+    }
+
+    fn claimed(revision: u64) -> JournalEntry {
+        JournalEntry::Claimed { revision, claimant: format!("c{revision}"), at: 1 }
+    }
+
+    fn manifest(checkpoint: u64) -> CheckpointManifest {
+        CheckpointManifest {
+            version: MANIFEST_VERSION,
+            checkpoint,
+            job_id: "0123".into(),
+            job_name: "job".into(),
+            triggered_at: 1,
+            completed_at: 2,
+            key_hash: "xxh3-1".into(),
+            max_parallelism: 128,
+            operators: Vec::new(),
+            stats: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_journal_entry_has_one_writer() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = storage(&directory);
+        storage.probe("x").await.unwrap();
+        assert_eq!(storage.append_journal(1, &claimed(1)).await, AppendOutcome::Written);
+        assert_eq!(storage.append_journal(1, &claimed(2)).await, AppendOutcome::Exists);
+        assert_eq!(storage.append_journal(1, &claimed(1)).await, AppendOutcome::Written, "our own entry, asked again");
+        assert_eq!(storage.read_journal().await.unwrap(), vec![(1, claimed(1))]);
+    }
+
+    #[tokio::test]
+    async fn a_race_for_an_entry_has_one_winner() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = storage(&directory);
+        let attempts = (0..20).map(|revision| {
+            let storage = storage.clone();
+            tokio::spawn(async move { storage.append_journal(7, &claimed(revision)).await })
+        });
+        let outcomes = futures::future::join_all(attempts.collect::<Vec<_>>()).await;
+        let won = outcomes.into_iter().filter(|outcome| *outcome.as_ref().unwrap() == AppendOutcome::Written).count();
+        assert_eq!(won, 1);
+    }
+
+    #[tokio::test]
+    async fn the_journal_is_read_from_its_newest_compaction() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = storage(&directory);
+        for seq in 1..=3 {
+            storage.append_journal(seq, &claimed(seq)).await;
+        }
+        let compacted = JournalEntry::Compacted { state: JournalState { revision: 3, ..JournalState::default() } };
+        assert_eq!(storage.append_journal(4, &compacted).await, AppendOutcome::Written);
+        storage.append_journal(5, &claimed(4)).await;
+        assert_eq!(storage.read_journal().await.unwrap(), vec![(4, compacted), (5, claimed(4))]);
+        assert_eq!(storage.list("journal").await.unwrap().len(), 2, "older entries are gone");
+    }
+
+    #[tokio::test]
+    async fn damage_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = storage(&directory);
+        let file = storage.put("shared/a.arrow", Bytes::from_static(b"0123456789")).await.unwrap();
+        assert_eq!(storage.get_verified(&file).await.unwrap(), Bytes::from_static(b"0123456789"));
+        let path = directory.path().join("0123/shared/a.arrow");
+        std::fs::write(&path, b"0123456780").unwrap();
+        let flipped = storage.get_verified(&file).await.unwrap_err();
+        assert!(matches!(&flipped, StoreError::Damaged(text) if text.contains("checksum")), "{flipped:?}");
+        std::fs::write(&path, b"0123").unwrap();
+        let cut = storage.get_verified(&file).await.unwrap_err();
+        assert!(matches!(&cut, StoreError::Damaged(text) if text.contains("4 bytes instead of 10")), "{cut:?}");
+        std::fs::remove_file(&path).unwrap();
+        let missing = storage.get_verified(&file).await.unwrap_err();
+        assert_eq!(missing, StoreError::Damaged("shared/a.arrow is missing".into()));
+    }
+
+    #[tokio::test]
+    async fn a_manifest_is_checked_against_its_own_checksum_and_the_journals() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = storage(&directory);
+        let checksum = storage.write_manifest(&manifest(3)).await.unwrap();
+        assert_eq!(storage.load_manifest(3, Some(checksum)).await.unwrap(), manifest(3));
+        assert!(storage.load_manifest(3, Some(checksum + 1)).await.is_err());
+        assert_eq!(storage.highest_checkpoint_directory().await.unwrap(), 3);
+        let path = directory.path().join("0123/chk-3/_metadata");
+        let mut bytes = std::fs::read(&path).unwrap();
+        for position in 0..bytes.len() {
+            bytes[position] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            assert!(storage.load_manifest(3, Some(checksum)).await.is_err(), "byte {position} flipped unnoticed");
+            bytes[position] ^= 1;
+        }
+        storage.delete_checkpoint(3, &[]).await.unwrap();
+        assert!(storage.load_manifest(3, Some(checksum)).await.is_err());
+    }
 }

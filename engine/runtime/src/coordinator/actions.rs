@@ -3,7 +3,7 @@
 use super::{CoordinatorOptions, Input};
 use crate::error::RuntimeError;
 use crate::faults;
-use crate::storage::{Storage, checkpoint_of, referenced_files};
+use crate::storage::{Storage, checkpoint_of, describe, referenced_files};
 use std::collections::BTreeSet;
 use streamjob_api::config::StorageConfig;
 use streamjob_protocol::coordinator::{Action, AppendOutcome, Coordinator, Event, Report, StoreError};
@@ -166,10 +166,4 @@ fn open_checkpoint(path: &str, own: &StorageConfig) -> Result<(Storage, u64), St
     };
     let storage = Storage::open(&config, job_id).map_err(|error| error.to_string())?;
     Ok((storage, checkpoint))
-}
-
-fn describe(error: StoreError) -> String {
-    match error {
-        StoreError::Damaged(reason) | StoreError::Unavailable(reason) => reason,
-    }
 }

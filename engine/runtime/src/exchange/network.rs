@@ -201,12 +201,9 @@ impl Network {
         // Wakes the accept loop.
         let _ = TcpStream::connect_timeout(&self.local_addr, Duration::from_millis(200));
         let mut tables = self.tables.lock();
-        let connections: Vec<Arc<Connection>> = tables
-            .outgoing
-            .drain()
-            .map(|(_, connection)| connection)
-            .chain(std::mem::take(&mut tables.incoming_connections).into_values())
-            .collect();
+        let outgoing = std::mem::take(&mut tables.outgoing);
+        let incoming = std::mem::take(&mut tables.incoming_connections);
+        let connections: Vec<Arc<Connection>> = outgoing.into_values().chain(incoming.into_values()).collect();
         drop(tables);
         connections.iter().for_each(|connection| connection.close());
     }

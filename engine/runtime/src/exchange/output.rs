@@ -44,6 +44,8 @@ pub struct Output {
     exchange: Exchange,
     senders: Vec<Sender>,
     max_parallelism: u32,
+    /// Consumer of each key group, for hash exchanges.
+    owners: Vec<u32>,
     next: usize,
     /// Scratch, kept between batches.
     key_groups: Vec<u16>,
@@ -55,10 +57,16 @@ pub struct Output {
 
 impl Output {
     pub fn new(exchange: Exchange, senders: Vec<Sender>, max_parallelism: u32, producer: Arc<Gate>) -> Output {
+        let owner = |group: u32| subtask_of(group as u16, max_parallelism, senders.len() as u32);
+        let owners = match exchange {
+            Exchange::Hash(_) => (0..max_parallelism).map(owner).collect(),
+            _ => Vec::new(),
+        };
         Output {
             exchange,
             senders,
             max_parallelism,
+            owners,
             next: 0,
             key_groups: Vec::new(),
             order: Vec::new(),
@@ -105,9 +113,7 @@ impl Output {
         keys::key_groups(&keys, self.max_parallelism, &mut self.key_groups)
             .map_err(|error| TaskError::Fatal(error.to_string()))?;
         let consumers = self.senders.len();
-        let owner: Vec<u32> = (0..self.max_parallelism)
-            .map(|group| subtask_of(group as u16, self.max_parallelism, consumers as u32))
-            .collect();
+        let owner = &self.owners;
         let mut counts = vec![0u32; consumers + 1];
         for &group in &self.key_groups {
             counts[owner[group as usize] as usize + 1] += 1;

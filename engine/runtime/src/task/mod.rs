@@ -13,7 +13,7 @@ use crate::exchange::codec::Decoder;
 use crate::exchange::gate::{Gate, Mail, Next, Queued};
 use crate::exchange::output::Output;
 use crate::faults;
-use crate::storage::Storage;
+use crate::storage::{Storage, describe};
 use crate::wire::FromWorker;
 use chain::{Chain, ChainedOperator, Route};
 use std::collections::BTreeMap;
@@ -580,7 +580,7 @@ fn restore_operator(
                 let what = format!("state '{}' of {uid} from {}", handle.name, file.path);
                 TaskError::Recoverable(RuntimeError::Restore { what, reason }.to_string())
             };
-            let bytes = control.block_on(storage.get_verified(file)).map_err(|error| failed(format!("{error:?}")))?;
+            let bytes = control.block_on(storage.get_verified(file)).map_err(|error| failed(describe(error)))?;
             let rows = snapshot::decode(bytes, key_groups).map_err(|error| failed(error.to_string()))?;
             result.keyed.entry(handle.name.clone()).or_default().extend(rows);
         }

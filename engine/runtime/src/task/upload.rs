@@ -5,12 +5,12 @@
 //! the next checkpoint.
 
 use crate::faults;
-use crate::storage::Storage;
+use crate::storage::{Storage, describe};
 use crate::wire::FromWorker;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
-use streamjob_protocol::coordinator::{DeclineReason, StoreError};
+use streamjob_protocol::coordinator::DeclineReason;
 use streamjob_protocol::ids::{DeploymentId, TaskId};
 use streamjob_protocol::manifest::{
     FileRef, KeyGroupRange, KeyedStateHandle, OperatorState, SubtaskStats, TaskRestore, TaskSnapshot,
@@ -202,10 +202,4 @@ async fn put(storage: &Storage, bytes: Vec<u8>) -> Result<FileRef, String> {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
-}
-
-fn describe(error: StoreError) -> String {
-    match error {
-        StoreError::Damaged(reason) | StoreError::Unavailable(reason) => reason,
-    }
 }

@@ -27,15 +27,10 @@ struct Session {
     answers: mpsc::Sender<FromWorker>,
 }
 
-struct Running {
-    gate: Arc<Gate>,
-    metrics: Arc<TaskMetrics>,
-}
-
 #[derive(Default)]
 struct Table {
     session: Option<Session>,
-    running: HashMap<TaskKey, Running>,
+    running: HashMap<TaskKey, Arc<Gate>>,
     /// Of the newest deployment of every task, running or not: totals outlive the task.
     metrics: BTreeMap<TaskId, Arc<TaskMetrics>>,
 }
@@ -70,10 +65,6 @@ impl Tasks {
         self.table.lock().metrics.values().cloned().collect()
     }
 
-    pub fn job_name(&self) -> &str {
-        &self.settings.job_name
-    }
-
     pub fn begin_session(&self, worker: WorkerId, network: Arc<Network>, answers: mpsc::Sender<FromWorker>) {
         self.table.lock().session = Some(Session { worker, network, answers });
     }
@@ -84,7 +75,7 @@ impl Tasks {
             let mut table = self.table.lock();
             table.session = None;
             table.metrics.clear();
-            table.running.values().for_each(|task| task.gate.cancel());
+            table.running.values().for_each(|gate| gate.cancel());
         }
         let deadline = Instant::now() + limit;
         while !self.table.lock().running.is_empty() {
@@ -99,8 +90,8 @@ impl Tasks {
     pub fn mail(&self, targets: &[TaskKey], mail: Mail) {
         let table = self.table.lock();
         for key in targets {
-            if let Some(task) = table.running.get(key) {
-                task.gate.mail(mail);
+            if let Some(gate) = table.running.get(key) {
+                gate.mail(mail);
             }
         }
     }
@@ -110,7 +101,7 @@ impl Tasks {
         let (running, answers) = {
             let table = self.table.lock();
             (
-                table.running.get(&key).map(|running| running.gate.clone()),
+                table.running.get(&key).cloned(),
                 table.session.as_ref().map(|session| session.answers.clone()),
             )
         };
@@ -163,7 +154,7 @@ impl Tasks {
             let Some(gate) = gates.get(&task).cloned() else { continue };
             let metrics = TaskMetrics::new(task, &self.graph);
             table.metrics.insert(task, metrics.clone());
-            table.running.insert((task, deployment), Running { gate: gate.clone(), metrics: metrics.clone() });
+            table.running.insert((task, deployment), gate.clone());
             let wiring = Wiring {
                 tasks: self.clone(),
                 me,
