@@ -58,7 +58,9 @@ pub struct CheckpointConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StorageConfig {
     /// A directory that every process of the job sees.
-    Directory { path: String },
+    Directory {
+        path: String,
+    },
     S3 {
         bucket: String,
         prefix: String,

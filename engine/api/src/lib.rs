@@ -4,4 +4,19 @@
 //! applied, every duration in milliseconds, every cross-field rule checked. Nothing here performs I/O except reading
 //! environment values that the caller hands in.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod check;
 pub mod config;
+mod document;
+pub mod error;
+pub mod reference;
+pub mod schema;
+pub mod spec;
+pub mod substitute;
+pub mod text;
+pub mod validate;
+
+pub use error::ApiError;
+pub use spec::StreamJob;
+pub use validate::{ignored_locally, parse, resolve};
