@@ -1,0 +1,239 @@
+//! Checkpoints as a user sees them: when they come, what is kept, what a later run starts from.
+
+use crate::expected;
+use crate::harness::{Job, Launch, Place, checkpoints, files_below, latest_checkpoint};
+use crate::nexmark::await_checkpoint;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const EVENTS: u64 = 120_000;
+const RATE: u64 = 20_000;
+
+fn job(checkpoint: &str) -> Job {
+    Job::file("e2e/jobs/accounts.yaml")
+        .env("EVENTS", EVENTS)
+        .env("RATE", RATE)
+        .parallelism(2)
+        .checkpoint(checkpoint)
+        .restarting()
+}
+
+/// Never ends by itself.
+fn endless(checkpoint: &str) -> Job {
+    job(checkpoint).env("EVENTS", 0)
+}
+
+fn results_are_right(place: &Place) {
+    expected::nexmark("accounts", EVENTS, RATE, &place.path(".streamjob/output/accounts"), &[]);
+    expected::nexmark("quickstart", EVENTS, RATE, &place.path(".streamjob/output/channels"), &[]);
+}
+
+#[test]
+fn r02_checkpoints_come_at_the_interval_and_none_without_one() {
+    let place = Place::new();
+    let state = place.path("state");
+    let mut engine = place.job(&endless("interval: 500ms")).start();
+    let first = await_checkpoint(&mut engine, &state, 0);
+    let start = Instant::now();
+    let tenth = await_checkpoint(&mut engine, &state, first + 9);
+    let seconds = start.elapsed().as_secs_f64();
+    // Ten intervals of half a second; how late the first and the last were seen is within one of them.
+    let expected = (tenth - first) as f64 * 0.5;
+    assert!((seconds - expected).abs() <= 1.0, "{} checkpoints in {seconds} s", tenth - first);
+    engine.kill_all();
+
+    let place = Place::new();
+    let engine = place.job(&endless("").without_checkpoints()).start();
+    engine.eventually("something processed", || engine.log().contains("RUNNING").then_some(()));
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(checkpoints(&place.path("state")), BTreeSet::new());
+}
+
+#[test]
+fn r07_ids_begin_with_one_and_go_up_across_coordinators() {
+    let place = Place::new();
+    let state = place.path("state");
+    let mut engine = place.job(&endless("interval: 100ms, retained: 1000")).start();
+    let mut newest = await_checkpoint(&mut engine, &state, 0);
+    for _ in 0..3 {
+        let before = checkpoints(&state);
+        engine.kill(engine.coordinator());
+        newest = await_checkpoint(&mut engine, &state, newest);
+        let after = checkpoints(&state);
+        assert!(before.is_subset(&after), "an id was used again or a checkpoint is gone: {before:?}, {after:?}");
+    }
+    engine.kill_all();
+    let mut engine = place.job(&endless("interval: 100ms, retained: 1000")).start();
+    await_checkpoint(&mut engine, &state, newest);
+    assert!(checkpoints(&state).contains(&1), "{:?}", checkpoints(&state));
+    engine.kill_all();
+}
+
+#[test]
+fn r27_layout_of_the_storage() {
+    let place = Place::new();
+    let state = place.path("chosen");
+    let job = endless("interval: 200ms").spec("storage", "{ directory: chosen }");
+    let mut engine = place.job(&job).start();
+    await_checkpoint(&mut engine, &state, 2);
+    engine.kill_all();
+    let jobs: Vec<_> = std::fs::read_dir(&state).unwrap().flatten().collect();
+    assert_eq!(jobs.len(), 1, "one directory a job: {jobs:?}");
+    let names: BTreeSet<String> = std::fs::read_dir(jobs[0].path())
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    assert!(names.contains("journal"), "{names:?}");
+    assert!(names.contains("shared"), "{names:?}");
+    assert!(names.iter().any(|name| name.starts_with("chk-")), "{names:?}");
+}
+
+#[test]
+fn r75_three_retained_checkpoints_are_exactly_three_and_all_of_them_are_whole() {
+    let place = Place::new();
+    let state = place.path("state");
+    let mut engine = place.job(&endless("interval: 100ms, retained: 3, incremental: true")).start();
+    await_checkpoint(&mut engine, &state, 12);
+    // The oldest goes after the newest has come: at rest there are three.
+    engine.interrupt();
+    let status = engine.await_end();
+    assert!(status.success(), "{status}\n{}", engine.log_end());
+    let kept = checkpoints(&state);
+    assert_eq!(kept.len(), 3, "{kept:?}");
+    let log = Launch::verb(place.root(), &["inspect", "state"]).succeed();
+    for checkpoint in kept {
+        assert!(log.contains(&checkpoint.to_string()), "{log}");
+    }
+    // Every file that is left belongs to one of the three.
+    let manifests: String = files_below(&state)
+        .iter()
+        .filter(|file| file.ends_with("_metadata"))
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
+    for file in files_below(&state).iter().filter(|file| file.parent().is_some_and(|parent| parent.ends_with("shared"))) {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(manifests.contains(&name), "{name} belongs to no retained checkpoint");
+    }
+}
+
+#[test]
+fn ctrl_c_ends_with_a_last_checkpoint_and_the_next_run_resumes_from_it() {
+    let place = Place::new();
+    let state = place.path("state");
+    // No periodic checkpoint comes in time: what the second run starts from is the last one.
+    let mut engine = place.job(&job("interval: 10min")).start();
+    engine.eventually("something processed", || engine.log().contains("RUNNING").then_some(()));
+    std::thread::sleep(Duration::from_secs(2));
+    engine.interrupt();
+    let status = engine.await_end();
+    assert!(status.success(), "{status}\n{}", engine.log_end());
+    assert_ne!(latest_checkpoint(&state), 0);
+    place.job(&job("interval: 10min")).succeed();
+    results_are_right(&place);
+}
+
+#[test]
+fn fresh_starts_from_nothing() {
+    let place = Place::new();
+    let state = place.path("state");
+    let mut engine = place.job(&job("interval: 200ms")).start();
+    await_checkpoint(&mut engine, &state, 3);
+    engine.kill_all();
+    // The output of the run that is given up is not the engine's to delete.
+    std::fs::remove_dir_all(place.path(".streamjob/output")).unwrap();
+    place.job(&job("interval: 200ms")).argument("--fresh").succeed();
+    results_are_right(&place);
+}
+
+#[test]
+fn a_finished_job_that_is_run_again_says_so_and_changes_nothing() {
+    let place = Place::new();
+    let job = job("interval: 200ms").env("PACED", false);
+    place.job(&job).succeed();
+    results_are_right(&place);
+    place.job(&job).succeed();
+    results_are_right(&place);
+}
+
+#[test]
+fn r25_retention_decides_what_is_left_of_a_job_that_finished() {
+    for (retention, kept) in [("None", false), ("DeleteOnCancellation", false), ("RetainOnCancellation", false)] {
+        let place = Place::new();
+        place.job(&job(&format!("interval: 100ms, retention: {retention}")).env("PACED", false)).succeed();
+        assert_eq!(latest_checkpoint(&place.path("state")) != 0, kept, "{retention}");
+    }
+}
+
+#[test]
+fn r25_retention_decides_what_is_left_of_a_job_that_failed() {
+    for (retention, kept) in [("None", false), ("DeleteOnCancellation", true), ("RetainOnCancellation", true)] {
+        let place = Place::new();
+        let state = place.path("state");
+        let job = endless(&format!("interval: 100ms, retention: {retention}")).spec("restartStrategy", "{ none: {} }");
+        let mut engine = place.job(&job).start();
+        await_checkpoint(&mut engine, &state, 2);
+        engine.kill(engine.workers(1)[0]);
+        engine.fail(&[]);
+        assert_eq!(latest_checkpoint(&state) != 0, kept, "{retention}");
+    }
+}
+
+#[test]
+fn r12_r71_the_newest_checkpoint_is_found_again_whoever_dies() {
+    let place = Place::new();
+    let state = place.path("state");
+    let mut engine = place.job(&job("interval: 100ms")).start();
+    let mut newest = await_checkpoint(&mut engine, &state, 1);
+    for _ in 0..4 {
+        engine.kill(engine.coordinator());
+        newest = await_checkpoint(&mut engine, &state, newest);
+    }
+    engine.kill_all();
+    place.job(&job("interval: 100ms")).succeed();
+    results_are_right(&place);
+}
+
+#[test]
+fn r15_at_least_once_loses_nothing_when_processes_die() {
+    let place = Place::new();
+    let state = place.path("state");
+    let job = Job::example("nexmark/q0")
+        .env("EVENTS", EVENTS)
+        .env("RATE", RATE)
+        .env("PACED", true)
+        .parallelism(2)
+        .checkpoint("interval: 200ms, mode: AtLeastOnce")
+        .restarting();
+    let mut engine = place.job(&job).start();
+    let first = await_checkpoint(&mut engine, &state, 1);
+    engine.kill(engine.workers(2)[0]);
+    await_checkpoint(&mut engine, &state, first);
+    engine.kill_all();
+    place.job(&job).succeed();
+    let output = place.path(".streamjob/output/nexmark-q0");
+    expected::nexmark("q0", EVENTS, RATE, &output, &["--repeated"]);
+}
+
+#[test]
+fn r28_the_interval_trades_how_soon_results_show_for_how_often_work_is_done() {
+    let shown_after = |interval: &str| {
+        let place = Place::new();
+        let job = Job::example("nexmark/q0").env("EVENTS", 0).env("RATE", RATE).env("PACED", true);
+        let mut engine = place.job(&job.parallelism(1).checkpoint(&format!("interval: {interval}"))).start();
+        engine.eventually("tasks to run", || engine.log().contains("RUNNING").then_some(()));
+        let start = Instant::now();
+        let output = place.path(".streamjob/output/nexmark-q0");
+        engine.eventually("a committed row", || rows_are_visible(&output).then_some(()));
+        let elapsed = start.elapsed();
+        engine.kill_all();
+        elapsed
+    };
+    let (often, seldom) = (shown_after("100ms"), shown_after("5s"));
+    assert!(often * 2 < seldom, "every 100 ms: {often:?}, every 5 s: {seldom:?}");
+}
+
+fn rows_are_visible(output: &Path) -> bool {
+    !crate::harness::visible_files(output).is_empty()
+}

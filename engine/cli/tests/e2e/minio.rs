@@ -1,0 +1,135 @@
+//! A MinIO server on loopback, built once by `e2e/parts/minio.sh`.
+
+use crate::harness::{Job, Launch, eventually, tree};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+use tempfile::TempDir;
+
+pub const BUCKET: &str = "checkpoints";
+const USER: &str = "streamjob";
+const PASSWORD: &str = "streamjob-test";
+
+pub struct Minio {
+    port: u16,
+    data: TempDir,
+    child: Option<Child>,
+}
+
+impl Minio {
+    /// Starts a server with one empty bucket and waits until it serves.
+    pub fn start() -> Minio {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+        let data = TempDir::with_prefix("streamjob-minio-").expect("a temporary directory");
+        // A directory below the root of a server with a single drive is a bucket.
+        fs::create_dir_all(data.path().join("drive").join(BUCKET)).expect("creating the bucket");
+        let mut minio = Minio { port, data, child: None };
+        minio.resume();
+        minio
+    }
+
+    /// SIGKILL, in the middle of whatever it does.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("killing MinIO");
+            child.wait().expect("waiting for MinIO");
+        }
+    }
+
+    /// Starts it again on the same data and port.
+    pub fn resume(&mut self) {
+        let log = File::options().create(true).append(true).open(self.data.path().join("log")).expect("a log file");
+        let child = Command::new(binary())
+            .args(["server", "--quiet", "--address", &format!("127.0.0.1:{}", self.port)])
+            .arg(self.data.path().join("drive"))
+            .env("MINIO_ROOT_USER", USER)
+            .env("MINIO_ROOT_PASSWORD", PASSWORD)
+            .env("MINIO_BROWSER", "off")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log file"))
+            .stderr(log)
+            .spawn()
+            .expect("starting MinIO");
+        self.child = Some(child);
+        let port = self.port;
+        eventually("MinIO to be ready", Duration::from_secs(60), || is_ready(port).then_some(()));
+    }
+
+    /// The job with its checkpoints on this server.
+    pub fn storage(&self, job: Job) -> Job {
+        job.spec(
+            "storage",
+            &format!(
+                "\n    s3: {{ bucket: {BUCKET}, prefix: jobs, endpoint: \"http://127.0.0.1:{}\", region: us-east-1 }}",
+                self.port
+            ),
+        )
+    }
+
+    /// The run with this server's credentials.
+    pub fn credentials(&self, launch: Launch) -> Launch {
+        launch.environment("AWS_ACCESS_KEY_ID", USER).environment("AWS_SECRET_ACCESS_KEY", PASSWORD)
+    }
+
+    /// Where the server keeps the objects of the bucket: each is a directory of its name.
+    pub fn objects(&self) -> PathBuf {
+        self.data.path().join("drive").join(BUCKET)
+    }
+
+    /// Names of the objects, as directories of MinIO's drive show them.
+    pub fn object_names(&self) -> Vec<String> {
+        let root = self.objects();
+        let mut names: Vec<String> = crate::harness::files_below(&root)
+            .iter()
+            .filter(|file| file.file_name().is_some_and(|name| name == "xl.meta"))
+            .filter_map(|file| file.parent()?.strip_prefix(&root).ok()?.to_str().map(str::to_owned))
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The highest checkpoint whose manifest is stored.
+    pub fn latest_checkpoint(&self) -> u64 {
+        self.object_names()
+            .iter()
+            .filter_map(|name| {
+                let manifest = Path::new(name.strip_suffix("/_metadata")?);
+                manifest.file_name()?.to_str()?.strip_prefix("chk-")?.parse().ok()
+            })
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+impl Drop for Minio {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn is_ready(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+    let request = "GET /minio/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let mut answer = String::new();
+    stream.write_all(request.as_bytes()).is_ok()
+        && stream.read_to_string(&mut answer).is_ok()
+        && answer.starts_with("HTTP/1.1 200")
+}
+
+/// Builds the server unless it is there; minutes the first time.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let output = Command::new(tree().join("e2e/parts/minio.sh")).output().expect("running e2e/parts/minio.sh");
+        assert!(output.status.success(), "building MinIO: {}", String::from_utf8_lossy(&output.stderr));
+        PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+    })
+}
