@@ -2,6 +2,27 @@
 //!
 //! [`Event`]s are facts the runtime observed, [`Action`]s are effects it must carry out, in order. The machine never
 //! learns anything but through events.
+//!
+//! The machine itself is [`Coordinator`]: claim and recovery, scheduling, checkpointing, failover, ending and clean-up are
+//! modules of their own below.
+
+mod checkpointing;
+mod cleanup;
+mod ending;
+mod failover;
+mod journaling;
+mod machine;
+mod restore_points;
+mod scheduling;
+mod view;
+
+pub use machine::{Coordinator, CoordinatorConfig};
+pub use view::{
+    CheckpointCounts, CheckpointStatus, CheckpointView, CheckpointsView, CoordinatorView, FailureView, RestoreView,
+    Summary, TaskCheckpointView, TaskState, TaskView, WorkerView,
+};
+
+use machine::TaskRun;
 
 use crate::ids::{CheckpointId, DeploymentId, Millis, TaskId, WorkerId};
 use crate::journal::{EndState, JournalEntry};
@@ -12,8 +33,9 @@ use serde::{Deserialize, Serialize};
 pub enum Event {
     /// Time passed; also sent whenever `next_timer` is due.
     Tick,
-    /// Answer to [`Action::ReadJournal`]: every entry that exists, in order of sequence number.
-    JournalRead { result: Result<Vec<(u64, JournalEntry)>, StoreError> },
+    /// Answer to [`Action::ReadJournal`]: every entry that exists, in order of sequence number, and the highest number
+    /// of any checkpoint directory, completed or not: ids start above it, so that no coordinator writes into another's.
+    JournalRead { result: Result<Vec<(u64, JournalEntry)>, StoreError>, highest_directory: CheckpointId },
     /// Answer to [`Action::AppendJournal`].
     JournalAppended { seq: u64, outcome: AppendOutcome },
     /// Answer to [`Action::LoadManifest`].
@@ -52,10 +74,16 @@ pub enum Request {
 pub enum TaskStatus {
     /// State restored, processing; the task takes part in checkpoints.
     Running,
+    /// Everything processed, end of data sent on; the task still takes part in checkpoints and waits for a completed one
+    /// that it acknowledged with `finished`. Without periodic checkpoints a task skips this and is [`Self::Finished`].
+    Drained,
     /// Everything processed and, with checkpointing on, covered by a completed checkpoint.
     Finished,
     Canceled,
     Failed { reason: String, recoverable: bool },
+    /// State files of the checkpoint that the task was to restore are missing or not what was written: the whole job
+    /// goes back to the next older checkpoint.
+    StateDamaged { reason: String },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -96,14 +124,23 @@ pub struct Barrier {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     ReadJournal,
+    /// Create the entry only if it is absent, then list: if there is any entry with a higher number, the outcome is
+    /// [`AppendOutcome::Exists`], because old numbers become free again once the journal is trimmed. One at a time.
     AppendJournal { seq: u64, entry: JournalEntry },
+    /// The journal was compacted: entries with lower numbers may be removed. No answer is expected.
+    TrimJournal { before: u64 },
     LoadManifest { checkpoint: CheckpointId, expected_checksum: u64 },
     WriteManifest { manifest: Box<CheckpointManifest> },
-    /// Manifest first, then the listed files, which nothing else refers to.
+    /// Manifest first, then the listed files, which nothing else refers to. The checkpoint may never have had a manifest,
+    /// and files may be gone already: neither is an error.
     DeleteCheckpoint { checkpoint: CheckpointId, files: Vec<String> },
-    /// Start these tasks. `placement` says where every task of the job runs that they exchange data with.
+    /// Start these tasks. A pipelined region is always deployed whole: `tasks` holds every task that these exchange data
+    /// with.
     Deploy { deployment: DeploymentId, tasks: Vec<TaskDeployment> },
+    /// May come again for tasks that have not stopped yet. Unknown tasks are answered with [`TaskStatus::Canceled`].
     CancelTasks { deployment: DeploymentId, tasks: Vec<(WorkerId, TaskId)> },
+    /// The worker does not get its tasks stopped: end it or cut it off. [`Event::WorkerLost`] answers.
+    DropWorker { worker: WorkerId, reason: String },
     TriggerCheckpoint { barrier: Barrier, tasks: Vec<(WorkerId, TaskId, DeploymentId)> },
     NotifyComplete { checkpoint: CheckpointId, tasks: Vec<(WorkerId, TaskId, DeploymentId)> },
     NotifyAborted { checkpoint: CheckpointId, tasks: Vec<(WorkerId, TaskId, DeploymentId)> },
@@ -143,6 +180,10 @@ pub enum Report {
     /// The newest checkpoint could not be used and an older one is.
     CheckpointSkipped { checkpoint: CheckpointId, reason: String },
     Restored { checkpoint: Option<CheckpointId> },
+    /// Tasks cannot be placed until workers with this many more slots register.
+    WaitingForSlots { missing: u32 },
+    /// Files of a discarded checkpoint could not be deleted and stay behind.
+    CleanupFailed { checkpoint: CheckpointId, reason: String },
     Restarting { failure: String, delay_ms: u64, tasks: usize, restarts: u32 },
 }
 
@@ -152,6 +193,7 @@ pub enum ExitReason {
     Suspended { checkpoint: Option<CheckpointId> },
     /// Another coordinator claimed the job.
     Fenced { by: String },
-    /// The journal or every checkpoint is unreadable: starting from nothing would lose state.
+    /// The journal or every checkpoint is unreadable, or the state does not fit the job: starting from nothing would
+    /// lose state.
     Unrecoverable { reason: String },
 }

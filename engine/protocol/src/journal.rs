@@ -1,7 +1,13 @@
 //! The journal: the one source of truth of a job, a sequence of entries each of which is created only if absent.
+//!
+//! Here is what entries add up to and who may append. Reading and writing them is the runtime's business.
 
 use crate::ids::{CheckpointId, Millis};
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Number of the first entry.
+pub const FIRST_SEQ: u64 = 1;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum JournalEntry {
@@ -18,7 +24,10 @@ pub enum JournalEntry {
     Discarded { checkpoint: CheckpointId },
     /// Every sink confirmed what belongs to this checkpoint; saves the successor nothing but time.
     Committed { checkpoint: CheckpointId },
-    /// The job reached a terminal state; a later coordinator has nothing to run.
+    /// Ids up to this one may be in use: a successor starts above it, so that no id is ever used twice, not even that
+    /// of a checkpoint which never completed.
+    Reserved { up_to: CheckpointId },
+    /// The job reached a terminal state; a later coordinator has nothing to run, unless it claims with a higher revision.
     Ended { state: EndState, reason: Option<String>, at: Millis },
     /// Replaces all entries before it, so that listing stays cheap.
     Compacted { state: JournalState },
@@ -41,4 +50,189 @@ pub struct JournalState {
     /// The highest id ever completed or used.
     pub highest_checkpoint: CheckpointId,
     pub ended: Option<(EndState, Option<String>)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "revision {standing} of the job is claimed by '{claimant}'; revision {refused} is older and may not take over: start \
+     a revision of at least {standing}"
+)]
+pub struct ClaimRefused {
+    pub standing: u64,
+    pub claimant: String,
+    pub refused: u64,
+}
+
+impl JournalState {
+    /// Adds up entries in order of their number. Starts at the newest compaction: what stands before it is either part
+    /// of it or was left by a coordinator that had already been replaced.
+    pub fn fold<'a>(entries: impl IntoIterator<Item = &'a JournalEntry>) -> JournalState {
+        let mut state = JournalState::default();
+        for entry in entries {
+            state.apply(entry);
+        }
+        state
+    }
+
+    pub fn apply(&mut self, entry: &JournalEntry) {
+        match entry {
+            JournalEntry::Claimed { revision, claimant, .. } => {
+                if self.may_claim(*revision).is_err() {
+                    return;
+                }
+                if *revision > self.revision {
+                    self.ended = None;
+                }
+                self.revision = *revision;
+                self.claimant = Some(claimant.clone());
+            }
+            JournalEntry::Completed { checkpoint, manifest_checksum, .. } => {
+                self.checkpoints.retain(|(known, _)| known != checkpoint);
+                let position = self.checkpoints.partition_point(|(known, _)| known < checkpoint);
+                self.checkpoints.insert(position, (*checkpoint, *manifest_checksum));
+                self.highest_checkpoint = self.highest_checkpoint.max(*checkpoint);
+            }
+            JournalEntry::Discarded { checkpoint } => self.checkpoints.retain(|(known, _)| known != checkpoint),
+            JournalEntry::Committed { .. } => {}
+            JournalEntry::Reserved { up_to } => self.highest_checkpoint = self.highest_checkpoint.max(*up_to),
+            JournalEntry::Ended { state, reason, .. } => self.ended = Some((*state, reason.clone())),
+            JournalEntry::Compacted { state } => *self = state.clone(),
+        }
+    }
+
+    /// A claim with a lower revision than the standing one is refused; of equal revisions the newer claim wins.
+    pub fn may_claim(&self, revision: u64) -> Result<(), ClaimRefused> {
+        match &self.claimant {
+            Some(claimant) if revision < self.revision => {
+                Err(ClaimRefused { standing: self.revision, claimant: claimant.clone(), refused: revision })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this claim is the newest, so that its owner may append.
+    pub fn stands(&self, revision: u64, claimant: &str) -> bool {
+        self.revision == revision && self.claimant.as_deref() == Some(claimant)
+    }
+
+    pub fn latest_checkpoint(&self) -> Option<CheckpointId> {
+        self.checkpoints.last().map(|(checkpoint, _)| *checkpoint)
+    }
+
+    pub fn checksum(&self, checkpoint: CheckpointId) -> Option<u64> {
+        self.checkpoints.iter().find(|(known, _)| *known == checkpoint).map(|(_, checksum)| *checksum)
+    }
+}
+
+/// Whether to write [`JournalEntry::Compacted`]: more than `limit` entries stand since the last one.
+pub fn needs_compaction(entries: usize, limit: usize) -> bool {
+    entries > limit.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn claim(revision: u64, claimant: &str) -> JournalEntry {
+        JournalEntry::Claimed { revision, claimant: claimant.into(), at: 0 }
+    }
+
+    fn completed(checkpoint: u64) -> JournalEntry {
+        JournalEntry::Completed { checkpoint, manifest_checksum: checkpoint * 10, at: 0 }
+    }
+
+    fn ended(state: EndState) -> JournalEntry {
+        JournalEntry::Ended { state, reason: None, at: 0 }
+    }
+
+    #[test]
+    fn checkpoints_come_and_go() {
+        let state = JournalState::fold(&[
+            claim(1, "a"),
+            completed(1),
+            completed(2),
+            JournalEntry::Discarded { checkpoint: 1 },
+            JournalEntry::Reserved { up_to: 12 },
+            completed(3),
+        ]);
+        assert_eq!(state.checkpoints, [(2, 20), (3, 30)]);
+        assert_eq!(state.highest_checkpoint, 12);
+        assert_eq!(state.latest_checkpoint(), Some(3));
+        assert_eq!(state.checksum(2), Some(20));
+        assert_eq!(state.checksum(1), None);
+    }
+
+    #[test]
+    fn the_newest_claim_of_the_highest_revision_stands() {
+        let cases: [(&[(u64, &str)], u64, &str); 4] = [
+            (&[(1, "a"), (1, "b")], 1, "b"),
+            (&[(1, "a"), (2, "b")], 2, "b"),
+            (&[(2, "a"), (1, "b")], 2, "a"),
+            (&[(2, "a"), (1, "b"), (2, "c")], 2, "c"),
+        ];
+        for (claims, revision, claimant) in cases {
+            let entries: Vec<_> = claims.iter().map(|(revision, claimant)| claim(*revision, claimant)).collect();
+            assert!(JournalState::fold(&entries).stands(revision, claimant), "{claims:?}");
+        }
+    }
+
+    #[test]
+    fn a_lower_revision_is_refused_by_name() {
+        let state = JournalState::fold(&[claim(3, "new")]);
+        assert_eq!(
+            state.may_claim(2),
+            Err(ClaimRefused { standing: 3, claimant: "new".into(), refused: 2 })
+        );
+        assert!(state.may_claim(3).is_ok() && state.may_claim(4).is_ok());
+        assert!(JournalState::default().may_claim(0).is_ok());
+    }
+
+    #[test]
+    fn only_a_higher_revision_reopens_an_ended_job() {
+        let entries = [claim(1, "a"), ended(EndState::Failed), claim(1, "b")];
+        assert_eq!(JournalState::fold(&entries).ended, Some((EndState::Failed, None)));
+        let entries = [claim(1, "a"), ended(EndState::Failed), claim(2, "b")];
+        assert_eq!(JournalState::fold(&entries).ended, None);
+    }
+
+    #[test]
+    fn entries_before_a_compaction_do_not_count() {
+        let state = JournalState::fold(&[claim(1, "a"), completed(4)]);
+        let stray = [completed(9), JournalEntry::Compacted { state: state.clone() }, completed(5)];
+        let folded = JournalState::fold(&stray);
+        assert_eq!(folded.checkpoints, [(4, 40), (5, 50)]);
+        assert_eq!(folded.highest_checkpoint, 5);
+    }
+
+    #[test]
+    fn compaction_is_due_above_the_limit() {
+        assert!(!needs_compaction(64, 64));
+        assert!(needs_compaction(65, 64));
+        assert!(!needs_compaction(1, 0), "a compaction right after a compaction would never end");
+    }
+
+    fn any_entry() -> impl Strategy<Value = JournalEntry> {
+        prop_oneof![
+            (0u64..4, "[ab]").prop_map(|(revision, claimant)| claim(revision, &claimant)),
+            (1u64..20).prop_map(completed),
+            (1u64..20).prop_map(|checkpoint| JournalEntry::Discarded { checkpoint }),
+            (1u64..40).prop_map(|up_to| JournalEntry::Reserved { up_to }),
+            Just(ended(EndState::Canceled)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn compaction_anywhere_changes_nothing(entries in prop::collection::vec(any_entry(), 0..40), cut in 0usize..40) {
+            let cut = cut.min(entries.len());
+            let whole = JournalState::fold(&entries);
+            let mut compacted = vec![JournalEntry::Compacted { state: JournalState::fold(&entries[..cut]) }];
+            compacted.extend_from_slice(&entries[cut..]);
+            prop_assert_eq!(JournalState::fold(&compacted), whole.clone());
+            let text = serde_json::to_string(&whole).unwrap();
+            prop_assert_eq!(serde_json::from_str::<JournalState>(&text).unwrap(), whole.clone());
+            prop_assert!(whole.checkpoints.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        }
+    }
 }

@@ -262,9 +262,9 @@ mod tests {
         commits.pre_commit(1, "a");
         commits.pre_commit(2, "b");
         let mut order = Vec::new();
-        let mut record = |checkpoint, item: &&str| {
+        let mut record = |checkpoint: CheckpointId, item: &&'static str| -> Result<(), Infallible> {
             order.push((checkpoint, *item));
-            Ok::<_, Infallible>(())
+            Ok(())
         };
         assert_eq!(commits.commit_through(0, &mut record), Ok(0));
         assert_eq!(commits.commit_through(2, &mut record), Ok(2));

@@ -1,0 +1,266 @@
+//! Gives the state of a checkpoint to the tasks of a plan, which may have another parallelism or other operators.
+//!
+//! Only says who gets which handles; nothing is read here.
+
+use crate::ids::TaskId;
+use crate::key_groups::key_group_range;
+use crate::manifest::{
+    CheckpointManifest, KeyedStateHandle, ListStateHandle, OperatorManifest, OperatorState, Redistribution, TaskRestore,
+};
+use crate::plan::JobPlan;
+use std::collections::{BTreeMap, BTreeSet};
+use thiserror::Error;
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RestoreError {
+    #[error(
+        "checkpoint {checkpoint} holds state of operators that the job does not have: {}; the job has: {}. Give the \
+         operators their old uids back, or allow state that is not restored to be dropped",
+        names(.unknown), names(.known)
+    )]
+    UnknownState { checkpoint: u64, unknown: Vec<String>, known: Vec<String> },
+    #[error(
+        "the job has max parallelism {configured}, but the state of the checkpoint is spread over {stored} key groups, \
+         which cannot be changed: set max parallelism {stored} or leave it out"
+    )]
+    MaxParallelism { stored: u32, configured: u32 },
+    #[error("parallelism {parallelism} of '{vertex}' exceeds max parallelism {stored} of the checkpoint: lower it")]
+    ParallelismTooHigh { vertex: String, parallelism: u32, stored: u32 },
+    #[error(
+        "'{vertex}' had read all of its input when the checkpoint was taken, but its input '{input}' is new or had not \
+         ended: the graph changed in a way that a finished part cannot follow. Start from an earlier checkpoint or \
+         without state"
+    )]
+    FinishedBehindUnfinished { vertex: String, input: String },
+    #[error("the checkpoint places keys by '{found}', this engine by '{expected}': use the engine that wrote it")]
+    KeyHash { found: String, expected: String },
+}
+
+fn names(uids: &[String]) -> String {
+    if uids.is_empty() { "none".into() } else { uids.join(", ") }
+}
+
+/// The hash that places keys in key groups, as manifests name it.
+pub const KEY_HASH: &str = "xxh3-1";
+
+/// Max parallelism a job runs with: that of the checkpoint it continues from, if any. An explicit other value is an
+/// error; a derived one gives way.
+pub fn effective_max_parallelism(stored: Option<u32>, explicit: Option<u32>, derived: u32) -> Result<u32, RestoreError> {
+    match (stored, explicit) {
+        (Some(stored), Some(configured)) if stored != configured => {
+            Err(RestoreError::MaxParallelism { stored, configured })
+        }
+        (Some(stored), _) => Ok(stored),
+        (None, explicit) => Ok(explicit.unwrap_or(derived)),
+    }
+}
+
+/// What every task of `plan` starts with. Without a manifest every task starts empty.
+pub fn assign_state(
+    manifest: Option<&CheckpointManifest>,
+    plan: &JobPlan,
+    allow_non_restored: bool,
+) -> Result<BTreeMap<TaskId, TaskRestore>, RestoreError> {
+    let Some(manifest) = manifest else {
+        return Ok(plan.tasks().into_iter().map(|task| (task, TaskRestore::default())).collect());
+    };
+    check(manifest, plan, allow_non_restored)?;
+    let stored: BTreeMap<&str, &OperatorManifest> =
+        manifest.operators.iter().map(|operator| (operator.uid.as_str(), operator)).collect();
+    let finished = finished_tasks(&stored, plan)?;
+    let mut restores: BTreeMap<TaskId, TaskRestore> = plan
+        .tasks()
+        .into_iter()
+        .map(|task| {
+            let finished = finished.contains(&task);
+            (task, TaskRestore { checkpoint: Some(manifest.checkpoint), operators: BTreeMap::new(), finished })
+        })
+        .collect();
+    for (vertex, vertex_plan) in plan.vertices.iter().enumerate() {
+        for operator in &vertex_plan.operators {
+            let Some(stored) = stored.get(operator.uid.as_str()) else { continue };
+            let states = redistribute(stored, vertex_plan.parallelism, plan.max_parallelism);
+            for (subtask, state) in (0..).zip(states) {
+                if let Some(restore) = restores.get_mut(&TaskId { vertex: vertex as u32, subtask }) {
+                    restore.operators.insert(operator.uid.clone(), state);
+                }
+            }
+        }
+    }
+    Ok(restores)
+}
+
+fn check(manifest: &CheckpointManifest, plan: &JobPlan, allow_non_restored: bool) -> Result<(), RestoreError> {
+    if manifest.key_hash != KEY_HASH {
+        return Err(RestoreError::KeyHash { found: manifest.key_hash.clone(), expected: KEY_HASH.into() });
+    }
+    let stored = manifest.max_parallelism;
+    for vertex in &plan.vertices {
+        if vertex.parallelism > stored {
+            let (vertex, parallelism) = (vertex.name.clone(), vertex.parallelism);
+            return Err(RestoreError::ParallelismTooHigh { vertex, parallelism, stored });
+        }
+    }
+    if stored != plan.max_parallelism {
+        return Err(RestoreError::MaxParallelism { stored, configured: plan.max_parallelism });
+    }
+    if allow_non_restored {
+        return Ok(());
+    }
+    let known: BTreeSet<&str> =
+        plan.vertices.iter().flat_map(|vertex| vertex.operators.iter().map(|operator| operator.uid.as_str())).collect();
+    let unknown: Vec<String> = manifest
+        .operators
+        .iter()
+        .filter(|operator| !known.contains(operator.uid.as_str()) && holds_state(operator))
+        .map(|operator| operator.uid.clone())
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let known = known.into_iter().map(str::to_owned).collect();
+    Err(RestoreError::UnknownState { checkpoint: manifest.checkpoint, unknown, known })
+}
+
+fn holds_state(operator: &OperatorManifest) -> bool {
+    operator.subtasks.values().any(|subtask| {
+        !subtask.state.keyed.is_empty() || subtask.state.lists.iter().any(|list| !list.entries.is_empty())
+    })
+}
+
+/// Tasks that have nothing left to do. A task is one only if all of its operators had finished in this very subtask,
+/// the parallelism is the same, and everything it reads from has finished too; other tasks run again from their state,
+/// which says that there is nothing left to read.
+fn finished_tasks(
+    stored: &BTreeMap<&str, &OperatorManifest>,
+    plan: &JobPlan,
+) -> Result<BTreeSet<TaskId>, RestoreError> {
+    let wholly_finished: Vec<bool> = plan
+        .vertices
+        .iter()
+        .map(|vertex| {
+            !vertex.operators.is_empty()
+                && vertex.operators.iter().all(|operator| {
+                    stored.get(operator.uid.as_str()).is_some_and(|stored| {
+                        !stored.subtasks.is_empty() && stored.subtasks.values().all(|subtask| subtask.finished)
+                    })
+                })
+        })
+        .collect();
+    for edge in &plan.edges {
+        let ended = |vertex: u32| wholly_finished.get(vertex as usize).copied().unwrap_or(false);
+        if ended(edge.to) && !ended(edge.from) {
+            let name = |vertex: u32| plan.vertices.get(vertex as usize).map_or_else(String::new, |vertex| vertex.name.clone());
+            return Err(RestoreError::FinishedBehindUnfinished { vertex: name(edge.to), input: name(edge.from) });
+        }
+    }
+    let mut inputs: BTreeMap<TaskId, Vec<TaskId>> = BTreeMap::new();
+    for channel in plan.channels() {
+        inputs.entry(channel.to).or_default().push(channel.from);
+    }
+    let mut finished = BTreeSet::new();
+    // Vertices are in topological order, so inputs are decided before what reads them.
+    for task in plan.tasks() {
+        let Some(vertex) = plan.vertices.get(task.vertex as usize) else { continue };
+        let own = !vertex.operators.is_empty()
+            && vertex.operators.iter().all(|operator| {
+                stored.get(operator.uid.as_str()).is_some_and(|stored| {
+                    stored.parallelism == vertex.parallelism
+                        && stored.subtasks.get(&task.subtask).is_some_and(|subtask| subtask.finished)
+                })
+            });
+        if own && inputs.get(&task).into_iter().flatten().all(|input| finished.contains(input)) {
+            finished.insert(task);
+        }
+    }
+    Ok(finished)
+}
+
+/// State of one operator by new subtask.
+fn redistribute(stored: &OperatorManifest, parallelism: u32, max_parallelism: u32) -> Vec<OperatorState> {
+    let mut states = vec![OperatorState::default(); parallelism as usize];
+    let same = stored.parallelism == parallelism;
+    for (&old, subtask) in &stored.subtasks {
+        for handle in &subtask.state.keyed {
+            if same {
+                if let Some(state) = states.get_mut(old as usize) {
+                    state.keyed.push(handle.clone());
+                }
+                continue;
+            }
+            for (subtask, state) in (0..).zip(&mut states) {
+                let range = key_group_range(max_parallelism, parallelism, subtask);
+                if let Some(key_groups) = handle.key_groups.intersect(&range) {
+                    state.keyed.push(KeyedStateHandle { key_groups, ..handle.clone() });
+                }
+            }
+        }
+    }
+    redistribute_lists(stored, same, &mut states);
+    states
+}
+
+type Copies<'a> = BTreeMap<u32, &'a ListStateHandle>;
+
+fn redistribute_lists(stored: &OperatorManifest, same_parallelism: bool, states: &mut [OperatorState]) {
+    let mut by_name: BTreeMap<(&str, u8), (Redistribution, Copies<'_>)> = BTreeMap::new();
+    for (&old, subtask) in &stored.subtasks {
+        for list in &subtask.state.lists {
+            let key = (list.name.as_str(), list.redistribution as u8);
+            by_name.entry(key).or_insert_with(|| (list.redistribution, BTreeMap::new())).1.insert(old, list);
+        }
+    }
+    let mut start = 0;
+    for ((name, _), (redistribution, copies)) in by_name {
+        let list = |entries| ListStateHandle { name: name.to_owned(), redistribution, entries };
+        match redistribution {
+            Redistribution::Split if same_parallelism => {
+                for (old, copy) in copies {
+                    if let Some(state) = states.get_mut(old as usize) {
+                        state.lists.push(copy.clone());
+                    }
+                }
+            }
+            Redistribution::Split => {
+                let entries = copies.into_values().flat_map(|copy| copy.entries.iter().cloned()).collect();
+                let (chunks, next_start) = split(entries, states.len(), start);
+                start = next_start;
+                for (state, chunk) in states.iter_mut().zip(chunks) {
+                    state.lists.push(list(chunk));
+                }
+            }
+            Redistribution::Union => {
+                let entries: Vec<_> = copies.into_values().flat_map(|copy| copy.entries.iter().cloned()).collect();
+                for state in states.iter_mut() {
+                    state.lists.push(list(entries.clone()));
+                }
+            }
+            Redistribution::Broadcast => {
+                let copies: Vec<_> = copies.into_values().collect();
+                for (state, copy) in states.iter_mut().zip(copies.iter().cycle()) {
+                    state.lists.push((*copy).clone());
+                }
+            }
+        }
+    }
+}
+
+/// Cuts entries into contiguous chunks, one a subtask. The first `n % p` chunks, counted from `start`, have one entry
+/// more; the next state starts where this one's surplus ended, so that no subtask always gets the most.
+fn split(entries: Vec<serde_json::Value>, parallelism: usize, start: usize) -> (Vec<Vec<serde_json::Value>>, usize) {
+    let mut chunks = vec![Vec::new(); parallelism];
+    if parallelism == 0 {
+        return (chunks, start);
+    }
+    let (base, surplus) = (entries.len() / parallelism, entries.len() % parallelism);
+    let mut entries = entries.into_iter();
+    for turn in 0..parallelism {
+        let size = base + usize::from(turn < surplus);
+        chunks[(start + turn) % parallelism] = entries.by_ref().take(size).collect();
+    }
+    (chunks, (start + surplus) % parallelism)
+}
+
+#[cfg(test)]
+#[path = "assign_tests.rs"]
+mod tests;

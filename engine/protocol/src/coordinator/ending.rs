@@ -1,0 +1,156 @@
+//! How a job ends: finished, cancelled, failed, or suspended to be resumed.
+
+use super::machine::{Coordinator, Life, StopReason};
+use super::view::TaskState;
+use super::{ExitReason, JobState};
+use crate::ids::CheckpointId;
+use crate::journal::{EndState, JournalEntry};
+use crate::retention::outlives;
+
+/// The end is journaled first, then what does not outlive the job is discarded, then the coordinator exits.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Ending {
+    end: EndState,
+    reason: Option<String>,
+    asked: bool,
+    journaled: bool,
+    discarding: bool,
+}
+
+impl Coordinator {
+    pub(super) fn request_suspend(&mut self) {
+        match self.life {
+            // Nothing was started, so nothing has to be stopped.
+            Life::New | Life::Claiming => {
+                let checkpoint = self.journal.state.latest_checkpoint();
+                self.exit(ExitReason::Suspended { checkpoint });
+            }
+            Life::Working => {
+                let anything_runs = self.tasks.values().any(|run| run.state.is_alive());
+                let all_run = self
+                    .tasks
+                    .values()
+                    .all(|run| matches!(run.state, TaskState::Running | TaskState::Drained | TaskState::Finished));
+                if anything_runs && all_run && self.all_regions_active() {
+                    self.life = Life::Suspending { checkpoint: None };
+                } else {
+                    let note = anything_runs.then(|| "no last checkpoint: not all tasks were running".to_owned());
+                    self.begin_stopping(StopReason::Suspend { note });
+                }
+            }
+            // Asked twice: somebody is in a hurry.
+            Life::Suspending { .. } => {
+                self.begin_stopping(StopReason::Suspend { note: Some("the last checkpoint was not waited for".into()) });
+            }
+            Life::Stopping(StopReason::Suspend { .. }) => self.suspended(),
+            Life::Stopping(_) | Life::Ending(_) | Life::Exited => {}
+        }
+    }
+
+    pub(super) fn request_cancel(&mut self) {
+        self.cancel_requested = true;
+        match self.life {
+            Life::Working | Life::Suspending { .. } | Life::Stopping(StopReason::Suspend { .. }) => {
+                self.begin_stopping(StopReason::Cancel);
+            }
+            _ => {}
+        }
+    }
+
+    /// The checkpoint ended, well or (`failure`) not; if it was the last one of a job to be suspended, its tasks may go.
+    pub(super) fn suspend_after(&mut self, checkpoint: CheckpointId, failure: Option<&str>) {
+        if self.life == (Life::Suspending { checkpoint: Some(checkpoint) }) {
+            let note = failure.map(|failure| format!("the last checkpoint failed: {failure}"));
+            self.begin_stopping(StopReason::Suspend { note });
+        }
+    }
+
+    pub(super) fn begin_stopping(&mut self, reason: StopReason) {
+        let (state, text) = match &reason {
+            StopReason::Suspend { note } => (JobState::Cancelling, Some(note.clone().unwrap_or("suspending".into()))),
+            StopReason::Cancel => (JobState::Cancelling, None),
+            StopReason::Fail { reason } => (JobState::Failing, Some(reason.clone())),
+        };
+        self.life = Life::Stopping(reason);
+        self.set_job_state(state, text);
+        self.abort_checkpoints("the job stops");
+        let tasks: Vec<_> = self.tasks.keys().copied().collect();
+        self.cancel_tasks(&tasks);
+    }
+
+    pub(super) fn advance_stopping(&mut self) {
+        let Life::Stopping(reason) = &self.life else { return };
+        if self.is_cancelling() || self.has_journaling_checkpoint() {
+            return;
+        }
+        match reason.clone() {
+            StopReason::Suspend { .. } => self.suspended(),
+            StopReason::Cancel => self.begin_ending(EndState::Canceled, None),
+            StopReason::Fail { reason } => self.begin_ending(EndState::Failed, Some(reason)),
+        }
+    }
+
+    fn suspended(&mut self) {
+        let note = match &self.life {
+            Life::Stopping(StopReason::Suspend { note }) => note.clone(),
+            _ => None,
+        };
+        self.set_job_state(JobState::Suspended, note);
+        let usable = |(checkpoint, _): &&(CheckpointId, u64)| !self.restore_points.damaged.contains(checkpoint);
+        let checkpoint = self.journal.state.checkpoints.iter().rev().find(usable).map(|(checkpoint, _)| *checkpoint);
+        self.exit(ExitReason::Suspended { checkpoint });
+    }
+
+    pub(super) fn end_if_finished(&mut self) {
+        let finished = self.tasks.values().all(|run| run.state == TaskState::Finished) && self.all_regions_active();
+        if finished && matches!(self.life, Life::Working | Life::Suspending { .. }) && !self.has_journaling_checkpoint() {
+            self.abort_checkpoints("all tasks have finished");
+            self.begin_ending(EndState::Finished, None);
+        }
+    }
+
+    fn begin_ending(&mut self, end: EndState, reason: Option<String>) {
+        self.life = Life::Ending(Ending { end, reason, asked: false, journaled: false, discarding: false });
+    }
+
+    /// A predecessor wrote the end down but may not have cleaned up.
+    pub(super) fn resume_ending(&mut self, end: EndState, reason: Option<String>) {
+        self.life = Life::Ending(Ending { end, reason, asked: true, journaled: true, discarding: false });
+    }
+
+    pub(super) fn on_end_journaled(&mut self) {
+        if let Life::Ending(ending) = &mut self.life {
+            ending.journaled = true;
+        }
+    }
+
+    pub(super) fn advance_ending(&mut self) {
+        let Life::Ending(mut ending) = self.life.clone() else { return };
+        if !ending.asked {
+            ending.asked = true;
+            let (state, reason) = (ending.end, ending.reason.clone());
+            self.journal.enqueue(JournalEntry::Ended { state, reason, at: self.unix_now });
+        }
+        if ending.journaled && !ending.discarding {
+            ending.discarding = true;
+            if !outlives(self.config.checkpoint.retention, ending.end) {
+                let existing: Vec<_> = self.journal.state.checkpoints.iter().map(|(checkpoint, _)| *checkpoint).collect();
+                existing.into_iter().for_each(|checkpoint| self.discard(checkpoint));
+            }
+            self.clean_up_aborted_below(CheckpointId::MAX);
+            self.advance_cleanup();
+        }
+        let done = ending.discarding && self.cleanup.len() == 0 && self.journal.is_idle();
+        let (end, reason) = (ending.end, ending.reason.clone());
+        self.life = Life::Ending(ending);
+        if done {
+            let state = match end {
+                EndState::Finished => JobState::Finished,
+                EndState::Canceled => JobState::Canceled,
+                EndState::Failed => JobState::Failed,
+            };
+            self.set_job_state(state, reason.clone());
+            self.exit(ExitReason::Ended { state: end, reason });
+        }
+    }
+}

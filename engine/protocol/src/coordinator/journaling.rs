@@ -1,0 +1,241 @@
+//! The coordinator's side of the journal: the claim, one append at a time, and what an uncertain outcome means.
+//!
+//! An entry that was handed to the store is never taken back: nobody can know whether it will turn up. It is repeated at
+//! the same number until it is known to stand there, or until a later claim of somebody else is found.
+
+use super::machine::{Backoff, Coordinator, Life};
+use super::{Action, AppendOutcome, ExitReason, Report, StoreError};
+use crate::ids::{CheckpointId, Millis};
+use crate::journal::{FIRST_SEQ, JournalEntry, JournalState, needs_compaction};
+use crate::retention::outlives;
+use std::collections::VecDeque;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    No,
+    Asked,
+    At(Millis),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct JournalWriter {
+    pub state: JournalState,
+    /// Our claim stood when we last looked.
+    pub claimed: bool,
+    /// Checkpoint ids that left something in the storage, journaled or not.
+    highest_directory: CheckpointId,
+    next_seq: u64,
+    /// Since the newest compaction, which counts.
+    entries: usize,
+    outstanding: Option<(u64, JournalEntry)>,
+    /// At most a few entries a checkpoint, and checkpoints wait for their entry.
+    queue: VecDeque<JournalEntry>,
+    reading: Reading,
+    backoff: Backoff,
+}
+
+impl Default for JournalWriter {
+    fn default() -> Self {
+        JournalWriter {
+            state: JournalState::default(),
+            claimed: false,
+            highest_directory: 0,
+            next_seq: FIRST_SEQ,
+            entries: 0,
+            outstanding: None,
+            queue: VecDeque::new(),
+            reading: Reading::No,
+            backoff: Backoff::default(),
+        }
+    }
+}
+
+impl JournalWriter {
+    pub fn next_timer(&self) -> Option<Millis> {
+        match self.reading {
+            Reading::At(at) => Some(at),
+            Reading::No | Reading::Asked => None,
+        }
+    }
+
+    pub fn enqueue(&mut self, entry: JournalEntry) {
+        self.queue.push_back(entry);
+    }
+
+    /// Nothing is on its way to the journal.
+    pub fn is_idle(&self) -> bool {
+        self.outstanding.is_none() && self.queue.is_empty()
+    }
+}
+
+impl Coordinator {
+    pub(super) fn read_journal(&mut self) {
+        self.journal.reading = Reading::Asked;
+        self.push(Action::ReadJournal);
+    }
+
+    pub(super) fn on_journal_read(
+        &mut self,
+        result: Result<Vec<(u64, JournalEntry)>, StoreError>,
+        highest_directory: CheckpointId,
+    ) {
+        if self.journal.reading != Reading::Asked {
+            return;
+        }
+        let entries = match result {
+            Ok(entries) => entries,
+            Err(StoreError::Unavailable(_)) => {
+                self.journal.reading = Reading::At(self.now + self.journal.backoff.next());
+                return;
+            }
+            Err(StoreError::Damaged(reason)) => {
+                let reason = format!("the journal of job '{}' is damaged: {reason}", self.config.job_id);
+                self.abandon(ExitReason::Unrecoverable { reason });
+                return;
+            }
+        };
+        let last = entries.last().map_or(FIRST_SEQ - 1, |(seq, _)| *seq);
+        if last + 1 < self.journal.next_seq {
+            // Older than what is known to stand there: the answer to an earlier question.
+            self.journal.reading = Reading::At(self.now + self.journal.backoff.next());
+            return;
+        }
+        self.journal.reading = Reading::No;
+        self.journal.highest_directory = self.journal.highest_directory.max(highest_directory);
+        let start = entries.iter().rposition(|(_, entry)| matches!(entry, JournalEntry::Compacted { .. })).unwrap_or(0);
+        let state = JournalState::fold(entries[start..].iter().map(|(_, entry)| entry));
+        let (revision, claimant) = (self.config.revision, self.config.claimant.as_str());
+        let stands = state.stands(revision, claimant);
+        let claimed_before = self.journal.claimed
+            || entries.iter().any(|(_, entry)| matches!(entry, JournalEntry::Claimed { claimant: by, .. } if by == claimant));
+        self.journal.state = state;
+        self.journal.next_seq = last + 1;
+        self.journal.entries = entries.len() - start;
+        if claimed_before && !stands {
+            self.fenced();
+            return;
+        }
+        if let Some((seq, entry)) = self.journal.outstanding.take() {
+            if entries.iter().any(|(at, found)| *at == seq && *found == entry) {
+                self.journal.backoff.reset();
+                self.on_entry_written(seq, entry);
+            } else if self.journal.claimed {
+                self.journal.queue.push_front(entry);
+            }
+        }
+        if stands && !self.journal.claimed {
+            self.on_claimed();
+        }
+        if self.life == Life::Claiming && !self.journal.claimed {
+            self.claim();
+        }
+    }
+
+    fn claim(&mut self) {
+        let state = &self.journal.state;
+        if state.may_claim(self.config.revision).is_err() {
+            self.fenced();
+            return;
+        }
+        if let Some((end, reason)) = state.ended.clone()
+            && self.config.revision <= state.revision
+            && (outlives(self.config.checkpoint.retention, end) || state.checkpoints.is_empty())
+        {
+            self.exit(ExitReason::Ended { state: end, reason });
+            return;
+        }
+        let entry = JournalEntry::Claimed {
+            revision: self.config.revision,
+            claimant: self.config.claimant.clone(),
+            at: self.unix_now,
+        };
+        self.append(entry);
+    }
+
+    fn append(&mut self, entry: JournalEntry) {
+        let seq = self.journal.next_seq;
+        self.journal.outstanding = Some((seq, entry.clone()));
+        self.push(Action::AppendJournal { seq, entry });
+    }
+
+    pub(super) fn on_journal_appended(&mut self, seq: u64, outcome: AppendOutcome) {
+        if self.journal.outstanding.as_ref().is_none_or(|(outstanding, _)| *outstanding != seq) {
+            return;
+        }
+        match outcome {
+            AppendOutcome::Written => {
+                let Some((seq, entry)) = self.journal.outstanding.take() else { return };
+                self.journal.state.apply(&entry);
+                self.journal.next_seq = seq + 1;
+                self.journal.entries += 1;
+                self.journal.backoff.reset();
+                self.on_entry_written(seq, entry);
+            }
+            AppendOutcome::Exists => self.read_journal(),
+            AppendOutcome::Unknown(_) => {
+                if self.journal.reading == Reading::No {
+                    self.journal.reading = Reading::At(self.now + self.journal.backoff.next());
+                }
+            }
+        }
+    }
+
+    /// The entry stands in the journal; only now may anything follow from it.
+    fn on_entry_written(&mut self, seq: u64, entry: JournalEntry) {
+        match entry {
+            JournalEntry::Claimed { .. } => self.on_claimed(),
+            JournalEntry::Completed { checkpoint, .. } => self.on_checkpoint_journaled(checkpoint),
+            JournalEntry::Discarded { checkpoint } => self.on_discard_journaled(checkpoint),
+            JournalEntry::Reserved { up_to } => self.on_ids_reserved(up_to),
+            JournalEntry::Ended { .. } => self.on_end_journaled(),
+            JournalEntry::Compacted { .. } => {
+                self.journal.entries = 1;
+                self.push(Action::TrimJournal { before: seq });
+            }
+            JournalEntry::Committed { .. } => {}
+        }
+    }
+
+    fn on_claimed(&mut self) {
+        self.journal.claimed = true;
+        let external = self.external.as_ref().map_or(0, |manifest| manifest.checkpoint);
+        let known = self.journal.state.highest_checkpoint.max(self.journal.highest_directory);
+        self.checkpoints.start_ids_above(known.max(external));
+        if let Some((end, reason)) = self.journal.state.ended.clone() {
+            self.resume_ending(end, reason);
+            return;
+        }
+        self.life = Life::Working;
+        if self.cancel_requested {
+            self.request_cancel();
+        }
+    }
+
+    pub(super) fn fenced(&mut self) {
+        let state = &self.journal.state;
+        let by = format!("{} (revision {})", state.claimant.as_deref().unwrap_or("nobody"), state.revision);
+        self.abandon(ExitReason::Fenced { by });
+    }
+
+    /// Issues the next append, if none is on its way, and repeats reads that are due.
+    pub(super) fn advance_journal(&mut self) {
+        if let Reading::At(at) = self.journal.reading
+            && at <= self.now
+        {
+            self.read_journal();
+        }
+        if !self.journal.claimed || self.journal.reading != Reading::No || self.journal.outstanding.is_some() {
+            return;
+        }
+        if let Some(entry) = self.journal.queue.pop_front() {
+            self.append(entry);
+        } else if needs_compaction(self.journal.entries, self.config.compact_after) {
+            let state = self.journal.state.clone();
+            self.append(JournalEntry::Compacted { state });
+        }
+    }
+
+    pub(super) fn report(&mut self, report: Report) {
+        self.push(Action::Report(report));
+    }
+}
