@@ -28,6 +28,7 @@ use crate::ids::{CheckpointId, DeploymentId, Millis, TaskId, WorkerId};
 use crate::journal::{EndState, JournalEntry};
 use crate::manifest::{CheckpointManifest, SubtaskStats, TaskRestore, TaskSnapshot};
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -97,11 +98,13 @@ pub enum DeclineReason {
     AsyncException,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StoreError {
     /// The object is not there or is not what was written: repeating will not help.
+    #[error("damaged: {0}")]
     Damaged(String),
     /// The store did not answer within the retry budget.
+    #[error("the storage is unavailable: {0}")]
     Unavailable(String),
 }
 
@@ -179,7 +182,10 @@ pub enum Report {
     CheckpointFailed { checkpoint: CheckpointId, reason: String, counted: bool },
     /// The newest checkpoint could not be used and an older one is.
     CheckpointSkipped { checkpoint: CheckpointId, reason: String },
+    /// The whole job starts from here, and nothing of an earlier deployment runs any more.
     Restored { checkpoint: Option<CheckpointId> },
+    /// Part of the job restarts from here while other regions go on.
+    RegionsRestored { checkpoint: Option<CheckpointId>, tasks: usize },
     /// Tasks cannot be placed until workers with this many more slots register.
     WaitingForSlots { missing: u32 },
     /// Files of a discarded checkpoint could not be deleted and stay behind.

@@ -148,10 +148,10 @@ impl Coordinator {
         if self.checkpoints.next_id > self.checkpoints.reserved_up_to {
             return;
         }
-        if let Life::Suspending { checkpoint } = self.life {
+        if let Life::Suspending { checkpoint, deadline } = self.life {
             if checkpoint.is_none() {
                 let last = self.trigger();
-                self.life = Life::Suspending { checkpoint: Some(last) };
+                self.life = Life::Suspending { checkpoint: Some(last), deadline };
             }
             return;
         }
@@ -473,7 +473,8 @@ impl Coordinator {
                 Some(region) => [region].into(),
                 None => self.regions.all(),
             };
-            self.fail_regions(&regions, &reason, true, culprit);
+            self.note_failure(&reason, culprit, None);
+            self.fail_regions(&regions, &reason, true);
         }
     }
 }
@@ -488,14 +489,5 @@ impl Pending {
         let shown = missing.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
         let more = if missing.len() > 5 { format!(" and {} more", missing.len() - 5) } else { String::new() };
         format!("no acknowledgement of task {shown}{more}")
-    }
-}
-
-impl std::fmt::Display for StoreError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            StoreError::Damaged(reason) => write!(f, "damaged: {reason}"),
-            StoreError::Unavailable(reason) => write!(f, "unavailable: {reason}"),
-        }
     }
 }

@@ -32,7 +32,8 @@ impl Coordinator {
                     .values()
                     .all(|run| matches!(run.state, TaskState::Running | TaskState::Drained | TaskState::Finished));
                 if anything_runs && all_run && self.all_regions_active() {
-                    self.life = Life::Suspending { checkpoint: None };
+                    let deadline = self.now.saturating_add(self.config.checkpoint.timeout_ms);
+                    self.life = Life::Suspending { checkpoint: None, deadline };
                 } else {
                     let note = anything_runs.then(|| "no last checkpoint: not all tasks were running".to_owned());
                     self.begin_stopping(StopReason::Suspend { note });
@@ -59,9 +60,17 @@ impl Coordinator {
 
     /// The checkpoint ended, well or (`failure`) not; if it was the last one of a job to be suspended, its tasks may go.
     pub(super) fn suspend_after(&mut self, checkpoint: CheckpointId, failure: Option<&str>) {
-        if self.life == (Life::Suspending { checkpoint: Some(checkpoint) }) {
+        if matches!(self.life, Life::Suspending { checkpoint: Some(last), .. } if last == checkpoint) {
             let note = failure.map(|failure| format!("the last checkpoint failed: {failure}"));
             self.begin_stopping(StopReason::Suspend { note });
+        }
+    }
+
+    /// The last checkpoint may not even have started, for want of the storage.
+    pub(super) fn expire_suspending(&mut self) {
+        if matches!(self.life, Life::Suspending { deadline, .. } if deadline <= self.now) {
+            let note = "the last checkpoint took longer than its timeout";
+            self.begin_stopping(StopReason::Suspend { note: Some(note.into()) });
         }
     }
 

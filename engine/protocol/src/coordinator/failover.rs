@@ -9,7 +9,6 @@ use crate::failover::RegionId;
 use crate::ids::{CheckpointId, DeploymentId, Millis, TaskId, WorkerId};
 use crate::restart::Decision;
 use std::collections::{BTreeMap, BTreeSet};
-use streamjob_api::config::FailoverStrategy;
 
 /// Cancelled tasks are told again after this long.
 const CANCEL_AGAIN_MS: u64 = 30_000;
@@ -63,7 +62,7 @@ impl Coordinator {
         let failure = format!("task {task} ({name}) failed: {reason}");
         self.note_failure(&failure, Some(task), worker);
         if let Some(region) = self.regions.of(task) {
-            self.fail_regions(&[region].into(), &failure, recoverable, Some(task));
+            self.fail_regions(&[region].into(), &failure, recoverable);
         }
     }
 
@@ -87,7 +86,14 @@ impl Coordinator {
             return;
         }
         self.mark_damaged(checkpoint, failure.clone());
-        self.fail_regions(&self.regions.all(), &failure, true, Some(task));
+        if self.life != Life::Working {
+            self.fail_regions(&self.regions.all(), &failure, true);
+            return;
+        }
+        // Not the restart strategy's business: there are only so many checkpoints to go back to, and without one left the
+        // coordinator leaves with the state untouched.
+        self.abort_checkpoints("the job goes back to an older checkpoint");
+        self.restart(&self.regions.all(), &failure, 0);
     }
 
     pub(super) fn on_worker_lost(&mut self, worker: WorkerId, reason: &str) {
@@ -103,13 +109,13 @@ impl Coordinator {
             }
         }
         if !failed.is_empty() {
-            let failure = format!("{worker} was lost: {reason}");
+            let failure = format!("{worker} failed: {reason}");
             self.note_failure(&failure, None, Some(worker));
-            self.fail_regions(&failed, &failure, true, None);
+            self.fail_regions(&failed, &failure, true);
         }
     }
 
-    fn note_failure(&mut self, reason: &str, task: Option<TaskId>, worker: Option<WorkerId>) {
+    pub(super) fn note_failure(&mut self, reason: &str, task: Option<TaskId>, worker: Option<WorkerId>) {
         self.view.add_failure(FailureView { at: self.unix_now, task, worker, reason: reason.to_owned() });
     }
 
@@ -119,7 +125,6 @@ impl Coordinator {
         failed: &BTreeSet<RegionId>,
         failure: &str,
         recoverable: bool,
-        culprit: Option<TaskId>,
     ) {
         match self.life {
             Life::Working => {}
@@ -129,9 +134,7 @@ impl Coordinator {
             }
             _ => return,
         }
-        let damaged = culprit.is_some() && failed.len() == self.regions.len();
-        let strategy = if damaged { FailoverStrategy::Full } else { self.config.failover };
-        let restart = self.regions.restart_set(strategy, failed, &BTreeSet::new());
+        let restart = self.regions.restart_set(self.config.failover, failed, &BTreeSet::new());
         self.abort_checkpoints("the job restarts after a failure");
         match self.decider.on_failure(self.now, recoverable) {
             Decision::GiveUp { reason } => {
@@ -141,13 +144,17 @@ impl Coordinator {
                 if !merged {
                     self.view.restarts = self.view.restarts.saturating_add(1);
                 }
-                self.set_job_state(JobState::Restarting, Some(failure.to_owned()));
-                let tasks = restart.iter().map(|region| self.regions.tasks(*region).len()).sum();
-                let restarts = self.view.restarts;
-                self.report(Report::Restarting { failure: failure.to_owned(), delay_ms, tasks, restarts });
-                self.cancel_regions(&restart, self.now.saturating_add(delay_ms));
+                self.restart(&restart, failure, delay_ms);
             }
         }
+    }
+
+    fn restart(&mut self, regions: &BTreeSet<RegionId>, failure: &str, delay_ms: u64) {
+        self.set_job_state(JobState::Restarting, Some(failure.to_owned()));
+        let tasks = regions.iter().map(|region| self.regions.tasks(*region).len()).sum();
+        let restarts = self.view.restarts;
+        self.report(Report::Restarting { failure: failure.to_owned(), delay_ms, tasks, restarts });
+        self.cancel_regions(regions, self.now.saturating_add(delay_ms));
     }
 
     fn cancel_regions(&mut self, regions: &BTreeSet<RegionId>, restart_at: Millis) {

@@ -171,7 +171,14 @@ impl Coordinator {
                 self.journal.backoff.reset();
                 self.on_entry_written(seq, entry);
             }
-            AppendOutcome::Exists => self.read_journal(),
+            AppendOutcome::Exists if self.journal.backoff.failures() == 0 => {
+                self.journal.backoff.next();
+                self.read_journal();
+            }
+            AppendOutcome::Exists if self.journal.reading == Reading::No => {
+                self.journal.reading = Reading::At(self.now + self.journal.backoff.next());
+            }
+            AppendOutcome::Exists => {}
             AppendOutcome::Unknown(_) => {
                 if self.journal.reading == Reading::No {
                     self.journal.reading = Reading::At(self.now + self.journal.backoff.next());

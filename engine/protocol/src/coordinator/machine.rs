@@ -49,7 +49,7 @@ pub(super) enum Life {
     Claiming,
     Working,
     /// Still running, but only until the last checkpoint has ended.
-    Suspending { checkpoint: Option<CheckpointId> },
+    Suspending { checkpoint: Option<CheckpointId>, deadline: Millis },
     /// Tasks are being cancelled.
     Stopping(StopReason),
     /// The end is written down, checkpoints that do not outlive it go.
@@ -214,6 +214,10 @@ impl Coordinator {
             self.scheduling_timer(),
             self.checkpoint_timer(),
             self.cancel_nudge,
+            match self.life {
+                Life::Suspending { deadline, .. } => Some(deadline),
+                _ => None,
+            },
         ];
         // What is due and yet waits, waits for an event, not for time.
         timers.into_iter().flatten().filter(|at| *at > self.now).min()
@@ -221,6 +225,11 @@ impl Coordinator {
 
     pub fn view(&self) -> &CoordinatorView {
         &self.view
+    }
+
+    /// Completed checkpoints that the journal still has, oldest first.
+    pub fn retained_checkpoints(&self) -> Vec<CheckpointId> {
+        self.journal.state.checkpoints.iter().map(|(checkpoint, _)| *checkpoint).collect()
     }
 
     fn take_in(&mut self, event: Event) {
@@ -253,6 +262,7 @@ impl Coordinator {
             Life::Claiming => {}
             Life::Working | Life::Suspending { .. } => {
                 self.expire_checkpoints();
+                self.expire_suspending();
                 self.advance_scheduling();
                 self.advance_checkpoints();
                 self.end_if_finished();

@@ -144,6 +144,11 @@ impl Coordinator {
             RestorePoint::Ready(manifest) => manifest,
         };
         let first = self.next_deployment == 1;
+        // The state has to fit before the first worker is there; later it is known to.
+        let placed = if first { Vec::new() } else { self.place(due, first) };
+        if !first && placed.is_empty() {
+            return;
+        }
         let mut restores = match assign_state(
             manifest.as_deref(),
             &self.config.plan,
@@ -155,14 +160,25 @@ impl Coordinator {
                 return;
             }
         };
-        if first {
+        let placed = if first {
             self.set_job_state(JobState::Created, None);
-        }
-        let placed = self.place(due, first);
+            self.place(due, first)
+        } else {
+            placed
+        };
         if placed.is_empty() {
             return;
         }
         let checkpoint = manifest.as_ref().map(|manifest| manifest.checkpoint);
+        if let Some(checkpoint) = checkpoint {
+            self.view.checkpoints.restored(checkpoint, self.unix_now);
+        }
+        let tasks = placed.iter().map(|region| self.regions.tasks(*region).len()).sum();
+        self.report(if placed.len() == self.regions.len() {
+            Report::Restored { checkpoint }
+        } else {
+            Report::RegionsRestored { checkpoint, tasks }
+        });
         for region in placed {
             let deployment = self.next_deployment;
             self.next_deployment += 1;
@@ -184,10 +200,6 @@ impl Coordinator {
             self.push(Action::Deploy { deployment, tasks: deployments });
         }
         self.view.workers = self.cluster.views();
-        if let Some(checkpoint) = checkpoint {
-            self.view.checkpoints.restored(checkpoint, self.unix_now);
-        }
-        self.report(Report::Restored { checkpoint });
         if self.all_regions_active() {
             self.set_job_state(JobState::Running, None);
         }
