@@ -30,7 +30,16 @@ impl Node {
         serde_saphyr::from_str::<Node>(yaml).map_err(|error| {
             let error = error.without_snippet();
             let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-            ApiError::Syntax { line, column, message: without_position(&error.to_string(), line, column) }
+            let message = match error {
+                serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+                    format!("the field {key} is there twice; keep one of them")
+                }
+                serde_saphyr::Error::MultipleDocuments { .. } => {
+                    "a second document begins; write every job into a file of its own".into()
+                }
+                error => without_position(&error.to_string(), line, column),
+            };
+            ApiError::Syntax { line, column, message }
         })
     }
 

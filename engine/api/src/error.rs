@@ -5,7 +5,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ApiError {
     /// The text is no YAML document.
-    #[error("line {line}, column {column}: not a YAML document: {message}")]
+    #[error("line {line}, column {column}: no valid YAML: {message}")]
     Syntax { line: u64, column: u64, message: String },
     /// A field is unknown, missing, of the wrong type, out of range or at odds with another one.
     #[error("{path}{}: {problem}; {allowed}", at_line(.line))]

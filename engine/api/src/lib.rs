@@ -19,4 +19,4 @@ pub mod validate;
 
 pub use error::ApiError;
 pub use spec::StreamJob;
-pub use validate::{ignored_locally, parse, resolve};
+pub use validate::{ignored_locally, parse, resolve, storage_of};

@@ -238,7 +238,7 @@ pub fn resolve(
         explicit_max_parallelism: spec.max_parallelism.map(count),
         restart: resolve_restart(spec.restart_strategy.as_ref(), checkpoint.interval_ms.is_some()),
         checkpoint,
-        storage: resolve_storage(spec.storage.as_ref(), data_directory),
+        storage: storage_of(job, data_directory),
         failover: match spec.failover {
             Failover::Region => FailoverStrategy::Region,
             Failover::Full => FailoverStrategy::Full,
@@ -329,7 +329,9 @@ fn resolve_checkpoint(checkpoint: &Checkpoint) -> CheckpointConfig {
     }
 }
 
-fn resolve_storage(storage: Option<&Storage>, data_directory: &str) -> StorageConfig {
+/// Where a job that runs without Kubernetes keeps its checkpoints; needs no environment.
+pub fn storage_of(job: &StreamJob, data_directory: &str) -> StorageConfig {
+    let storage = job.spec.storage.as_ref();
     let s3 = storage.and_then(|storage| storage.s3.as_ref());
     if let Some(s3) = s3 {
         return StorageConfig::S3 {

@@ -318,13 +318,16 @@ fn fields() {
 #[test]
 fn no_yaml() {
     let table = [
-        ("a: [1, 2\nb: }", ""),
-        ("a: 1\na: 2\n", ""),
-        ("a: 1\n\tb: 2\n", ""),
-        ("a: 'x", ""),
-        ("a: 1\n---\nb: 2\n", ""),
+        ("a: [1, 2\nb: }", "line 2, column 2: no valid YAML: illegal placement of ':' indicator"),
+        ("a: 1\na: 2\n", "line 2, column 1: no valid YAML: the field a is there twice; keep one of them"),
+        ("a: 1\n\tb: 2\n", "line 1, column 4: no valid YAML: while scanning a plain scalar, found a tab"),
+        ("a: 'x", "line 1, column 4: no valid YAML: unclosed quote"),
+        (
+            "a: 1\n---\nb: 2\n",
+            "line 3, column 1: no valid YAML: a second document begins; write every job into a file of its own",
+        ),
     ];
     for (yaml, expected) in table {
-        println!("{:?}", (yaml, streamjob_api::parse(yaml).unwrap_err().to_string())); let _ = expected;
+        assert_eq!(streamjob_api::parse(yaml).unwrap_err().to_string(), expected, "{yaml:?}");
     }
 }
