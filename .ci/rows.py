@@ -66,6 +66,15 @@ ROWS = {
     75: "Several retained checkpoints",
 }
 
+# Rows of later parts that tests show already.
+LATER = {
+    60: "Idempotent sink",
+    61: "Transactional sink: nothing is visible before its checkpoint is complete",
+    62: "Write-ahead sink",
+    63: "Two-phase commit, whatever step a crash hits",
+    74: "Keyed operators give the same results at any parallelism",
+}
+
 NAME = re.compile(r"^((?:r\d\d_)+)\w+$")
 FUNCTION = re.compile(r"\bfn\s+(\w+)\s*\(")
 ATTRIBUTE = re.compile(r"^\s*#\[(?:\w+::)*test(?:\(.*\))?\]\s*$")
@@ -122,7 +131,7 @@ def page(rows):
         "| row | feature | shown by |",
         "|---|---|---|",
     ]
-    for number, title in ROWS.items():
+    for number, title in sorted({**ROWS, **{n: t for n, t in LATER.items() if n in rows}}.items()):
         tests = rows.get(number)
         by = "<br>".join(f"`{name}` ({path})" for path, name in tests) if tests else "**missing**"
         text.append(f"| R{number:02d} | {title} | {by} |")
@@ -131,7 +140,7 @@ def page(rows):
 
 def main():
     rows = shown()
-    unknown = sorted(number for number in rows if number not in ROWS)
+    unknown = sorted(number for number in rows if number not in ROWS and number not in LATER)
     for number in unknown:
         print(f"rows: R{number:02d} is in the name of {rows[number][0][1]} but not on the list in .ci/rows.py", file=sys.stderr)
     text = page(rows)

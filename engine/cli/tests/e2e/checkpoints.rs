@@ -112,7 +112,8 @@ fn r75_three_retained_checkpoints_are_exactly_three_and_all_of_them_are_whole() 
         .filter(|file| file.ends_with("_metadata"))
         .map(|file| std::fs::read_to_string(file).unwrap())
         .collect();
-    for file in files_below(&state).iter().filter(|file| file.parent().is_some_and(|parent| parent.ends_with("shared"))) {
+    for file in files_below(&state).iter().filter(|file| file.parent().is_some_and(|parent| parent.ends_with("shared")))
+    {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         assert!(manifests.contains(&name), "{name} belongs to no retained checkpoint");
     }

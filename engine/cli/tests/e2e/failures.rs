@@ -24,7 +24,9 @@ fn restarts(log: &str) -> usize {
 #[test]
 fn r38_fixed_delay_restarts_as_often_as_it_says_and_then_fails_the_job() {
     let place = Place::new();
-    let job = poisoned(&place).checkpoint("interval: 100ms").spec("restartStrategy", "{ fixedDelay: { attempts: 3, delay: 50ms } }");
+    let job = poisoned(&place)
+        .checkpoint("interval: 100ms")
+        .spec("restartStrategy", "{ fixedDelay: { attempts: 3, delay: 50ms } }");
     let log = place.job(&job).fail(&["numbers.json"]);
     assert_eq!(restarts(&log), 3, "{log}");
 }
@@ -111,7 +113,9 @@ fn r43_with_full_failover_every_pipeline_restarts() {
 #[test]
 fn r03_a_poisoned_row_that_is_mended_lets_the_job_finish() {
     let place = Place::new();
-    let job = poisoned(&place).checkpoint("interval: 100ms").spec("restartStrategy", "{ fixedDelay: { attempts: 1000, delay: 100ms } }");
+    let job = poisoned(&place)
+        .checkpoint("interval: 100ms")
+        .spec("restartStrategy", "{ fixedDelay: { attempts: 1000, delay: 100ms } }");
     let engine = place.job(&job).start();
     engine.eventually("a restart", || (restarts(&engine.log()) > 0).then_some(()));
     let mended = place.path("in/.mended");
@@ -123,8 +127,7 @@ fn r03_a_poisoned_row_that_is_mended_lets_the_job_finish() {
 
 #[test]
 fn r57_the_weakest_part_decides_what_the_job_promises() {
-    let numbers =
-        "CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'datagen', 'fields.n.kind' = 'sequence', 'fields.n.start' = '1', 'fields.n.end' = '5');\n";
+    let numbers = "CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'datagen', 'fields.n.kind' = 'sequence', 'fields.n.start' = '1', 'fields.n.end' = '5');\n";
     let file = "CREATE TABLE sink (n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');\n";
     let print = "CREATE TABLE sink (n BIGINT) WITH ('connector' = 'print');\n";
     for (sink, checkpoint, guarantee) in [
@@ -134,7 +137,8 @@ fn r57_the_weakest_part_decides_what_the_job_promises() {
         (file, "", "at-most-once"),
     ] {
         let place = Place::new();
-        let job = Job::sql("promise", &format!("{numbers}{sink}INSERT INTO sink SELECT n FROM numbers;")).checkpoint(checkpoint);
+        let job = Job::sql("promise", &format!("{numbers}{sink}INSERT INTO sink SELECT n FROM numbers;"))
+            .checkpoint(checkpoint);
         let log = place.job(&job).succeed();
         assert!(log.contains(guarantee), "'{guarantee}' for {checkpoint} and\n{sink}\nin\n{log}");
     }

@@ -100,10 +100,6 @@ impl Job {
         Job { text }
     }
 
-    pub fn raw(text: &str) -> Job {
-        Job { text: text.to_owned() }
-    }
-
     /// Replaces a piece of text that occurs exactly once.
     pub fn replace(mut self, old: &str, new: &str) -> Job {
         assert_eq!(self.text.matches(old).count(), 1, "'{old}' in\n{}", self.text);
@@ -153,7 +149,8 @@ impl Job {
     /// Sets the value of an entry of `spec.env`.
     pub fn env(mut self, name: &str, value: impl std::fmt::Display) -> Job {
         let entry = format!("    - name: {name}\n      value: ");
-        let start = self.text.find(&entry).unwrap_or_else(|| panic!("no env entry {name} in\n{}", self.text)) + entry.len();
+        let start =
+            self.text.find(&entry).unwrap_or_else(|| panic!("no env entry {name} in\n{}", self.text)) + entry.len();
         let end = start + self.text[start..].find('\n').expect("a line end");
         self.text.replace_range(start..end, &format!("\"{value}\""));
         self

@@ -3,9 +3,9 @@
 use crate::harness::{Job, Launch, Place, files_below};
 use std::fs;
 
-const SINK: &str = "CREATE TABLE sink (n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');\n";
-const SOURCE: &str =
-    "CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'datagen', 'fields.n.kind' = 'sequence', 'fields.n.start' = '1', 'fields.n.end' = '5');\n";
+const SINK: &str =
+    "CREATE TABLE sink (n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');\n";
+const SOURCE: &str = "CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'datagen', 'fields.n.kind' = 'sequence', 'fields.n.start' = '1', 'fields.n.end' = '5');\n";
 const COPY: &str = "INSERT INTO sink SELECT n FROM numbers;";
 
 /// Runs a job that cannot work; its output has to name all of `expected`, and there is no output afterwards.
@@ -60,7 +60,8 @@ fn a_wrong_value_of_an_option_names_it() {
 
 #[test]
 fn a_missing_input_file_names_its_path() {
-    let source = "CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'not/there', 'format' = 'json');\n";
+    let source =
+        "CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'not/there', 'format' = 'json');\n";
     refused(&sql(&format!("{source}{SINK}{COPY}")), &["not/there"]);
 }
 

@@ -23,7 +23,8 @@ pub struct Minio {
 impl Minio {
     /// Starts a server with one empty bucket and waits until it serves.
     pub fn start() -> Minio {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
         let data = TempDir::with_prefix("streamjob-minio-").expect("a temporary directory");
         // A directory below the root of a server with a single drive is a bucket.
         fs::create_dir_all(data.path().join("drive").join(BUCKET)).expect("creating the bucket");

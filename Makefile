@@ -1,0 +1,55 @@
+# What a person does with this tree. CI calls `.ci/run`, which calls `make test`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+export STREAMJOB_ENGINE := $(TARGET_DIR)/debug/streamjob-engine
+
+.PHONY: help
+help: ## Lists the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
+
+.PHONY: quickstart
+quickstart: tools build ## Builds the engine, runs a job, kills one of its workers, checks the result
+	examples/quickstart.sh
+
+.PHONY: build
+build: ## Builds the engine for daily use
+	cargo build --locked -p streamjob-cli
+
+.PHONY: test
+test: tools lint dependencies docs-check parts ## Everything that CI checks
+	cargo test --workspace --locked --no-fail-fast
+	cargo build --locked -p streamjob-cli
+	python3 .ci/docs_commands.py
+
+.PHONY: lint
+lint: ## Formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: dependencies
+dependencies: ## Licences, versions and, where a database is present, advisories of all dependencies
+	python3 .ci/licences.py
+
+.PHONY: parts
+parts: ## Builds the real parts that tests start, outside the tree
+	e2e/parts/minio.sh
+
+.PHONY: docs
+docs: ## Writes the generated pages anew
+	python3 .ci/rows.py
+	UPDATE_DOCS=1 cargo test --locked -p streamjob-cli --test docs
+
+.PHONY: docs-check
+docs-check: ## Fails when a generated page is stale; the others are checked by tests
+	python3 .ci/rows.py --check
+
+.PHONY: bench
+bench: tools ## Throughput, CPU, memory and checkpoint durations of a release build
+	cargo build --locked --release -p streamjob-cli
+	python3 e2e/bench/bench.py --engine $(TARGET_DIR)/release/streamjob-engine
+
+.PHONY: tools
+tools:
+	@.ci/tools.sh
