@@ -112,7 +112,9 @@ impl JobGraph {
             if single {
                 self.edges[index].exchange = Exchange::Forward;
             }
-            if self.edges[index].exchange == Exchange::Forward && self.nodes[from].parallelism != self.nodes[to].parallelism {
+            if self.edges[index].exchange == Exchange::Forward
+                && self.nodes[from].parallelism != self.nodes[to].parallelism
+            {
                 self.edges[index].exchange = Exchange::Rebalance;
             }
         }
@@ -135,8 +137,9 @@ impl JobGraph {
                 }
             };
         }
-        let network_edges: Vec<usize> =
-            (0..self.edges.len()).filter(|&edge| vertex_of[self.edges[edge].from] != vertex_of[self.edges[edge].to]).collect();
+        let network_edges: Vec<usize> = (0..self.edges.len())
+            .filter(|&edge| vertex_of[self.edges[edge].from] != vertex_of[self.edges[edge].to])
+            .collect();
         let mut description = String::new();
         for node in &self.nodes {
             description.push_str(&format!("{}|{}|{}|{}\n", node.uid, node.name, node.parallelism, node.description));
@@ -146,7 +149,12 @@ impl JobGraph {
             vertices: vertices
                 .iter()
                 .map(|vertex| VertexPlan {
-                    name: vertex.nodes.iter().map(|&node| self.nodes[node].name.as_str()).collect::<Vec<_>>().join(" -> "),
+                    name: vertex
+                        .nodes
+                        .iter()
+                        .map(|&node| self.nodes[node].name.as_str())
+                        .collect::<Vec<_>>()
+                        .join(" -> "),
                     parallelism: self.nodes[vertex.nodes[0]].parallelism,
                     operators: vertex
                         .nodes

@@ -10,4 +10,6 @@ pub mod operator;
 
 pub use batch::{Batch, RowKind};
 pub use error::{PlanError, TaskError};
-pub use operator::{Collector, Instance, Operator, OperatorContext, OperatorMetrics, OperatorRestore, Source, SourceEvent};
+pub use operator::{
+    Collector, Instance, Operator, OperatorContext, OperatorMetrics, OperatorRestore, Source, SourceEvent,
+};

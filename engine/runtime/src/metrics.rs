@@ -152,16 +152,17 @@ impl CoordinatorMetrics {
         let with = |label: &str| vec![self.job.clone(), label.to_owned()];
         scrape.add(
             &JOB_STATE,
-            ALL_STATES.iter().map(|state| {
-                (with(&format!("{state:?}").to_uppercase()), f64::from(u8::from(view.state == *state)))
-            }),
+            ALL_STATES
+                .iter()
+                .map(|state| (with(&format!("{state:?}").to_uppercase()), f64::from(u8::from(view.state == *state)))),
         );
         let uptime = if view.state == JobState::Running { now_unix_ms.saturating_sub(view.since) } else { 0 };
         scrape.add(&UPTIME, one(uptime as f64 / 1000.0));
         scrape.add(&RESTARTS, one(f64::from(view.restarts)));
         scrape.add(&WORKERS, one(f64::from(workers)));
         scrape.add(&SLOTS, one(f64::from(slots)));
-        scrape.add(&TASKS_RUNNING, one(view.tasks.iter().filter(|task| task.state == TaskState::Running).count() as f64));
+        scrape
+            .add(&TASKS_RUNNING, one(view.tasks.iter().filter(|task| task.state == TaskState::Running).count() as f64));
         let counts = &view.checkpoints.counts;
         scrape.add(
             &CHECKPOINTS,

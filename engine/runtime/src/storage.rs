@@ -212,7 +212,12 @@ impl Storage {
     pub async fn get_verified(&self, file: &FileRef) -> Result<Bytes, StoreError> {
         let bytes = self.get(&file.path).await?;
         if bytes.len() as u64 != file.bytes {
-            return Err(StoreError::Damaged(format!("{} has {} bytes instead of {}", file.path, bytes.len(), file.bytes)));
+            return Err(StoreError::Damaged(format!(
+                "{} has {} bytes instead of {}",
+                file.path,
+                bytes.len(),
+                file.bytes
+            )));
         }
         let checksum = xxh3_64(&bytes);
         if checksum != file.checksum {
@@ -316,7 +321,11 @@ impl Storage {
     }
 
     /// Loads a manifest, checks it, and checks that every file it refers to is there with the right size.
-    pub async fn load_manifest(&self, checkpoint: u64, expected: Option<u64>) -> Result<CheckpointManifest, StoreError> {
+    pub async fn load_manifest(
+        &self,
+        checkpoint: u64,
+        expected: Option<u64>,
+    ) -> Result<CheckpointManifest, StoreError> {
         let path = manifest_path(checkpoint);
         let bytes = self.get(&path).await?;
         let manifest: CheckpointManifest =
@@ -390,9 +399,9 @@ pub fn describe(error: StoreError) -> String {
 
 async fn within<T>(what: &str, path: &str, future: impl Future<Output = T>) -> Result<T, StoreError> {
     // Twice the client's own limit: only a client that does not keep it runs into this one.
-    tokio::time::timeout(REQUEST_TIMEOUT * 2, future)
-        .await
-        .map_err(|_| StoreError::Unavailable(format!("{what} {path}: no answer within {} s", REQUEST_TIMEOUT.as_secs() * 2)))
+    tokio::time::timeout(REQUEST_TIMEOUT * 2, future).await.map_err(|_| {
+        StoreError::Unavailable(format!("{what} {path}: no answer within {} s", REQUEST_TIMEOUT.as_secs() * 2))
+    })
 }
 
 /// `<magic> <xxh3-64 of the rest>\n<json>`.

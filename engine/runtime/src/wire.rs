@@ -28,7 +28,11 @@ pub enum FromWorker {
         pid: u32,
     },
     Heartbeat,
-    TaskStatus { task: TaskId, deployment: DeploymentId, status: TaskStatus },
+    TaskStatus {
+        task: TaskId,
+        deployment: DeploymentId,
+        status: TaskStatus,
+    },
     Ack {
         task: TaskId,
         deployment: DeploymentId,
@@ -36,8 +40,16 @@ pub enum FromWorker {
         snapshot: TaskSnapshot,
         stats: SubtaskStats,
     },
-    Decline { task: TaskId, deployment: DeploymentId, checkpoint: CheckpointId, reason: DeclineReason, message: String },
-    Metrics { tasks: Vec<TaskReport> },
+    Decline {
+        task: TaskId,
+        deployment: DeploymentId,
+        checkpoint: CheckpointId,
+        reason: DeclineReason,
+        message: String,
+    },
+    Metrics {
+        tasks: Vec<TaskReport>,
+    },
 }
 
 /// Counters since the task was deployed.
@@ -64,8 +76,13 @@ pub struct OperatorReport {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToWorker {
     /// `incarnation` names this coordinator process; data connections carry it.
-    Registered { worker: WorkerId, incarnation: u64 },
-    Refused { reason: String },
+    Registered {
+        worker: WorkerId,
+        incarnation: u64,
+    },
+    Refused {
+        reason: String,
+    },
     Heartbeat,
     Deploy {
         deployment: DeploymentId,
@@ -75,12 +92,26 @@ pub enum ToWorker {
         /// Data addresses of those workers.
         peers: BTreeMap<u64, SocketAddr>,
     },
-    Cancel { deployment: DeploymentId, tasks: Vec<TaskId> },
-    Trigger { barrier: Barrier, tasks: Vec<(TaskId, DeploymentId)> },
-    Complete { checkpoint: CheckpointId, tasks: Vec<(TaskId, DeploymentId)> },
-    Aborted { checkpoint: CheckpointId, tasks: Vec<(TaskId, DeploymentId)> },
+    Cancel {
+        deployment: DeploymentId,
+        tasks: Vec<TaskId>,
+    },
+    Trigger {
+        barrier: Barrier,
+        tasks: Vec<(TaskId, DeploymentId)>,
+    },
+    Complete {
+        checkpoint: CheckpointId,
+        tasks: Vec<(TaskId, DeploymentId)>,
+    },
+    Aborted {
+        checkpoint: CheckpointId,
+        tasks: Vec<(TaskId, DeploymentId)>,
+    },
     /// The job is over; stop and exit.
-    Shutdown { reason: String },
+    Shutdown {
+        reason: String,
+    },
 }
 
 pub async fn send<T: Serialize>(stream: &mut (impl AsyncWrite + Unpin), message: &T) -> io::Result<()> {
@@ -104,7 +135,10 @@ pub async fn receive<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin))
     }
     let length = u32::from_be_bytes(length);
     if length > MAX_FRAME {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes is not one of ours")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a message of {length} bytes is not one of ours"),
+        ));
     }
     let mut body = vec![0u8; length as usize];
     stream.read_exact(&mut body).await?;

@@ -7,12 +7,15 @@ use crate::storage::{Storage, checkpoint_of, describe, referenced_files};
 use std::collections::BTreeSet;
 use streamjob_api::config::StorageConfig;
 use streamjob_protocol::coordinator::{Action, AppendOutcome, Coordinator, Event, Report, StoreError};
+use streamjob_protocol::journal::JournalState;
 use streamjob_protocol::manifest::CheckpointManifest;
 use tokio::sync::mpsc;
 
 pub(super) struct Effects {
     pub storage: Storage,
     pub inbox: mpsc::Sender<Input>,
+    /// Files of the checkpoint that the job started from, until its own checkpoints refer to them.
+    pub imported: BTreeSet<String>,
 }
 
 impl Effects {
@@ -71,8 +74,9 @@ impl Effects {
         }
         let storage = self.storage.clone();
         let checkpoints: Vec<u64> = machine.retained_checkpoints();
+        let imported = self.imported.clone();
         tokio::spawn(async move {
-            if let Err(error) = sweep(&storage, &checkpoints).await {
+            if let Err(error) = sweep(&storage, &checkpoints, imported).await {
                 tracing::warn!(?error, "orphaned files were not swept");
             }
         });
@@ -88,9 +92,8 @@ async fn load(storage: &Storage, checkpoint: u64, expected: Option<u64>) -> Resu
 
 /// Deletes state files that no retained checkpoint refers to and directories of checkpoints that never completed.
 /// Listed before the manifests are read: a file written meanwhile is not in the list.
-async fn sweep(storage: &Storage, checkpoints: &[u64]) -> Result<(), StoreError> {
+async fn sweep(storage: &Storage, checkpoints: &[u64], mut keep: BTreeSet<String>) -> Result<(), StoreError> {
     let listed = storage.list("").await?;
-    let mut keep: BTreeSet<String> = BTreeSet::new();
     for &checkpoint in checkpoints {
         // A manifest that cannot be read may still refer to files: then nothing is swept.
         let manifest = storage.load_manifest(checkpoint, None).await?;
@@ -121,8 +124,8 @@ pub(super) async fn external_restore(
     let Some(path) = &options.config.restore_from else { return Ok(None) };
     let failed = |reason: String| RuntimeError::Restore { what: path.clone(), reason };
     let journal = own.read_journal().await.map_err(|error| failed(format!("{error:?}")))?;
-    if !journal.is_empty() {
-        // The job ran before: its own checkpoints are newer than what it once started from.
+    if !JournalState::fold(journal.iter().map(|(_, entry)| entry)).checkpoints.is_empty() {
+        // The job has checkpoints of its own, which are newer than what it once started from.
         return Ok(None);
     }
     let (foreign, checkpoint) = open_checkpoint(path, &options.config.storage).map_err(failed)?;

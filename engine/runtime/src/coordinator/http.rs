@@ -16,7 +16,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) async fn serve(address: SocketAddr, inbox: mpsc::Sender<Input>) -> Result<(), RuntimeError> {
     let failed = |reason: String| RuntimeError::Listen { address: address.to_string(), reason };
     if !address.ip().is_loopback() {
-        return Err(failed("requests that stop the job need no token yet, so only loopback addresses are allowed".into()));
+        return Err(failed(
+            "requests that stop the job need no token yet, so only loopback addresses are allowed".into(),
+        ));
     }
     let listener = tokio::net::TcpListener::bind(address).await.map_err(|error| failed(error.to_string()))?;
     let app = Router::new()

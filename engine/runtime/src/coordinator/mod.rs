@@ -10,7 +10,7 @@ mod workers;
 
 use crate::error::RuntimeError;
 use crate::metrics::CoordinatorMetrics;
-use crate::storage::Storage;
+use crate::storage::{Storage, referenced_files};
 use crate::task::unix_ms;
 use crate::wire::FromWorker;
 use actions::Effects;
@@ -27,6 +27,8 @@ pub use status::{CheckpointStatus, JobStatus, OperatorStatus, WorkerStatus};
 
 /// Facts waiting to be handled.
 const INBOX: usize = 4096;
+/// Journal entries before they are replaced by one.
+const JOURNAL_ENTRIES: usize = 64;
 /// How long workers get to hear that the job is over.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -73,6 +75,8 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
     let incarnation = u64::from_be_bytes(
         uuid::Uuid::new_v4().as_bytes()[..8].try_into().map_err(|_| RuntimeError::Start("no random number".into()))?,
     );
+    let external_restore = actions::external_restore(&options, &storage).await?;
+    let imported = external_restore.iter().flat_map(referenced_files).map(|file| file.path.clone()).collect();
     let machine_config = CoordinatorConfig {
         job_id: options.job_id.clone(),
         job_name: options.config.name.clone(),
@@ -82,8 +86,9 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
         plan: options.graph.plan.clone(),
         revision: options.revision,
         claimant,
-        external_restore: actions::external_restore(&options, &storage).await?,
-        allow_non_restored: false,
+        external_restore,
+        allow_non_restored_state: false,
+        compact_after: JOURNAL_ENTRIES,
     };
     let mut machine = Coordinator::new(machine_config, incarnation);
     workers::listen(options.control_addr, inbox.clone(), &options, incarnation).await?;
@@ -91,7 +96,7 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
 
     let metrics = CoordinatorMetrics::new(&options.config.name);
     let mut workers = Workers::new(options.graph.plan.clone());
-    let effects = Effects { storage, inbox: inbox.clone() };
+    let effects = Effects { storage, inbox: inbox.clone(), imported };
     let origin = Instant::now();
     let mut pending: Vec<Event> = vec![Event::Tick];
     loop {
@@ -122,7 +127,8 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
             continue;
         }
         let now = origin.elapsed().as_millis() as u64;
-        let wait = machine.next_timer().map_or(Duration::from_secs(1), |at| Duration::from_millis(at.saturating_sub(now)));
+        let wait =
+            machine.next_timer().map_or(Duration::from_secs(1), |at| Duration::from_millis(at.saturating_sub(now)));
         let input = match tokio::time::timeout(wait, inputs.recv()).await {
             Err(_) => Input::Event(Event::Tick),
             Ok(Some(input)) => input,

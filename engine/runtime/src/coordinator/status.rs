@@ -143,7 +143,9 @@ pub(super) fn exit_text(reason: &ExitReason) -> String {
             Some(reason) => format!("the job ended as {state:?}: {reason}"),
             None => format!("the job ended as {state:?}"),
         },
-        ExitReason::Suspended { checkpoint: Some(checkpoint) } => format!("the job is suspended at checkpoint {checkpoint}"),
+        ExitReason::Suspended { checkpoint: Some(checkpoint) } => {
+            format!("the job is suspended at checkpoint {checkpoint}")
+        }
         ExitReason::Suspended { checkpoint: None } => "the job is suspended without a checkpoint".into(),
         ExitReason::Fenced { by } => format!("another coordinator took the job over: {by}"),
         ExitReason::Unrecoverable { reason } => reason.clone(),
@@ -165,6 +167,11 @@ pub(super) fn log(report: &Report) {
             tracing::error!(checkpoint, reason, "checkpoint unusable, an older one is used");
         }
         Report::Restored { checkpoint } => tracing::info!(checkpoint, "restored"),
+        Report::RegionsRestored { checkpoint, tasks } => tracing::info!(checkpoint, tasks, "tasks restored"),
+        Report::WaitingForSlots { missing } => tracing::info!(missing, "waiting for workers with free slots"),
+        Report::CleanupFailed { checkpoint, reason } => {
+            tracing::warn!(checkpoint, reason, "files of a discarded checkpoint stay until the next start sweeps them");
+        }
         Report::Restarting { failure, delay_ms, tasks, restarts } => {
             tracing::warn!(failure, delay_ms, tasks, restarts, "restarting tasks");
         }

@@ -209,9 +209,7 @@ impl Workers {
 
     /// Id, data address, metrics address, pid, slots.
     pub fn list(&self) -> impl Iterator<Item = (WorkerId, SocketAddr, Option<SocketAddr>, u32, u32)> {
-        self.connected
-            .iter()
-            .map(|(id, worker)| (*id, worker.data_addr, worker.metrics_addr, worker.pid, worker.slots))
+        self.connected.iter().map(|(id, worker)| (*id, worker.data_addr, worker.metrics_addr, worker.pid, worker.slots))
     }
 
     pub fn shutdown(&self, reason: &str) {
@@ -235,12 +233,8 @@ impl Workers {
                     by_worker.entry(task.worker).or_default().push((task.task, task.restore));
                 }
                 for (worker, tasks) in by_worker {
-                    let message = ToWorker::Deploy {
-                        deployment,
-                        tasks,
-                        placement: placement.clone(),
-                        peers: peers.clone(),
-                    };
+                    let message =
+                        ToWorker::Deploy { deployment, tasks, placement: placement.clone(), peers: peers.clone() };
                     self.send(worker, message, lost);
                 }
             }
@@ -290,4 +284,3 @@ impl Workers {
         }
     }
 }
-

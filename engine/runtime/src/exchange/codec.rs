@@ -104,9 +104,7 @@ impl Decoder {
             Some(BATCH) => self.decode_batch(bytes),
             Some(WATERMARK) => Ok(Element::Watermark(number(1)? as i64)),
             Some(IDLE) => Ok(Element::Idle(bytes.get(1) == Some(&1))),
-            Some(BARRIER) => {
-                Ok(Element::Barrier(Barrier { checkpoint: number(1)?, triggered_at: number(9)? }))
-            }
+            Some(BARRIER) => Ok(Element::Barrier(Barrier { checkpoint: number(1)?, triggered_at: number(9)? })),
             Some(CANCEL) => Ok(Element::CancelCheckpoint(number(1)?)),
             Some(END_OF_DATA) => Ok(Element::EndOfData),
             Some(CLOSED) => Ok(Element::Closed),
@@ -118,7 +116,8 @@ impl Decoder {
     fn decode_batch(&mut self, bytes: Bytes) -> Result<Element, TaskError> {
         let garbage = || TaskError::Recoverable("an exchange delivered garbage: a batch is cut short".into());
         let kinds_len =
-            bytes.get(4..8).and_then(|slice| slice.try_into().ok()).map(u32::from_be_bytes).ok_or_else(garbage)? as usize;
+            bytes.get(4..8).and_then(|slice| slice.try_into().ok()).map(u32::from_be_bytes).ok_or_else(garbage)?
+                as usize;
         let kinds: Option<Arc<[u8]>> = match kinds_len {
             0 => None,
             _ => Some(bytes.get(8..8 + kinds_len).ok_or_else(garbage)?.into()),
@@ -180,7 +179,8 @@ mod tests {
         let Element::Batch(back) = decoder.decode(plain.into()).unwrap() else { panic!("not a batch") };
         assert!(back.kinds.is_none());
         let barrier = Element::Barrier(Barrier { checkpoint: 7, triggered_at: 99 });
-        for element in [Element::Watermark(i64::MIN), barrier, Element::Idle(true), Element::EndOfData, Element::Closed] {
+        for element in [Element::Watermark(i64::MIN), barrier, Element::Idle(true), Element::EndOfData, Element::Closed]
+        {
             let bytes = encoder.encode(&element).unwrap();
             assert_eq!(format!("{:?}", decoder.decode(bytes.into()).unwrap()), format!("{element:?}"));
         }

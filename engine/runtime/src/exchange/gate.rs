@@ -62,7 +62,10 @@ pub struct Gate {
 #[derive(Debug)]
 pub enum Next {
     Mail(Mail),
-    Element { channel: usize, element: Queued },
+    Element {
+        channel: usize,
+        element: Queued,
+    },
     /// Nothing until the deadline.
     TimedOut,
 }

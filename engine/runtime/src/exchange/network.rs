@@ -4,9 +4,9 @@
 //! A producer may send only after the consumer's task opened the channel by granting credit, so nothing arrives for a
 //! task that is not there yet, and a channel blocked for alignment stops only its own producer.
 
+use super::CHANNEL_CREDIT;
 use super::codec::{FRAME_HEADER, frame};
 use super::gate::{CreditReturn, Gate};
-use super::CHANNEL_CREDIT;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
@@ -215,7 +215,8 @@ impl Network {
             }
             let Ok(socket) = socket else { continue };
             let network = self.clone();
-            let spawned = std::thread::Builder::new().name("net-in".into()).spawn(move || network.serve_producer(socket));
+            let spawned =
+                std::thread::Builder::new().name("net-in".into()).spawn(move || network.serve_producer(socket));
             if let Err(error) = spawned {
                 tracing::warn!(%error, "no thread for a data connection");
             }

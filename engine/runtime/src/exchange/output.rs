@@ -133,7 +133,8 @@ impl Output {
             *cursor += 1;
         }
         let order = UInt32Array::from(std::mem::take(&mut self.order));
-        let sorted = batch.rows.columns().iter().map(|column| take(column, &order, None)).collect::<Result<Vec<_>, _>>()?;
+        let sorted =
+            batch.rows.columns().iter().map(|column| take(column, &order, None)).collect::<Result<Vec<_>, _>>()?;
         let rows = RecordBatch::try_new(batch.rows.schema(), sorted)?;
         for target in 0..consumers {
             let (start, end) = (starts[target] as usize, starts[target + 1] as usize);

@@ -82,7 +82,12 @@ impl Chain {
         Downstream { routes, metrics, rest: &mut self.operators, offset: 0, outputs: &mut self.outputs }.emit(batch)
     }
 
-    pub fn emit_watermark(&mut self, routes: &[Route], metrics: &OperatorMetrics, watermark: i64) -> Result<(), TaskError> {
+    pub fn emit_watermark(
+        &mut self,
+        routes: &[Route],
+        metrics: &OperatorMetrics,
+        watermark: i64,
+    ) -> Result<(), TaskError> {
         Downstream { routes, metrics, rest: &mut self.operators, offset: 0, outputs: &mut self.outputs }
             .emit_watermark(watermark)
     }
@@ -117,8 +122,7 @@ fn deliver_watermark(
     outputs: &mut [Output],
     watermark: i64,
 ) -> Result<(), TaskError> {
-    let mut downstream =
-        Downstream { routes: &current.routes, metrics: &current.metrics, rest, offset, outputs };
+    let mut downstream = Downstream { routes: &current.routes, metrics: &current.metrics, rest, offset, outputs };
     current.operator.on_watermark(watermark, &mut downstream)?;
     // The end of time passes even those that make their own watermarks.
     if !current.operator.makes_watermarks() || watermark == i64::MAX {

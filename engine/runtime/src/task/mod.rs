@@ -22,9 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use streamjob_api::config::CheckpointMode;
 use streamjob_dataflow::graph::ExecutionGraph;
-use streamjob_dataflow::{
-    Instance, OperatorContext, OperatorMetrics, OperatorRestore, Source, SourceEvent, TaskError,
-};
+use streamjob_dataflow::{Instance, OperatorContext, OperatorMetrics, OperatorRestore, Source, SourceEvent, TaskError};
 use streamjob_protocol::alignment::{Aligner, Alignment};
 use streamjob_protocol::coordinator::{Barrier, DeclineReason, TaskStatus};
 use streamjob_protocol::ids::{DeploymentId, TaskId};
@@ -114,7 +112,10 @@ pub fn run(setup: TaskSetup) {
                 .cloned()
                 .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
                 .unwrap_or_else(|| "unknown".into());
-            TaskStatus::Failed { reason: format!("the task panicked (a defect of the engine): {text}"), recoverable: true }
+            TaskStatus::Failed {
+                reason: format!("the task panicked (a defect of the engine): {text}"),
+                recoverable: true,
+            }
         }
     };
     if let TaskStatus::Failed { reason, .. } = &status {

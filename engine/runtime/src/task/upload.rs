@@ -77,13 +77,9 @@ impl Uploader {
         while let Some(upload) = uploads.recv().await {
             let checkpoint = upload.checkpoint;
             let answer = match self.write(upload).await {
-                Ok((snapshot, stats)) => FromWorker::Ack {
-                    task: self.task,
-                    deployment: self.deployment,
-                    checkpoint,
-                    snapshot,
-                    stats,
-                },
+                Ok((snapshot, stats)) => {
+                    FromWorker::Ack { task: self.task, deployment: self.deployment, checkpoint, snapshot, stats }
+                }
                 Err(message) => FromWorker::Decline {
                     task: self.task,
                     deployment: self.deployment,

@@ -58,9 +58,13 @@ impl WatermarkValve {
             Some(minimum) => minimum,
             None if all_finished => i64::MAX,
             // Only idle and finished channels are left: the idle ones' own progress counts.
-            None => {
-                self.channels.iter().filter(|(_, status)| *status == Status::Idle).map(|(wm, _)| *wm).max().unwrap_or(i64::MIN)
-            }
+            None => self
+                .channels
+                .iter()
+                .filter(|(_, status)| *status == Status::Idle)
+                .map(|(wm, _)| *wm)
+                .max()
+                .unwrap_or(i64::MIN),
         };
         if self.idle && !idle {
             told.push(Told::Idle(false));

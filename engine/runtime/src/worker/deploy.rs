@@ -51,14 +51,7 @@ impl Tasks {
         storage: Storage,
         control: tokio::runtime::Handle,
     ) -> Arc<Tasks> {
-        Arc::new(Tasks {
-            channels: graph.plan.channels(),
-            graph,
-            settings,
-            storage,
-            control,
-            table: Mutex::default(),
-        })
+        Arc::new(Tasks { channels: graph.plan.channels(), graph, settings, storage, control, table: Mutex::default() })
     }
 
     pub fn metrics(&self) -> Vec<Arc<TaskMetrics>> {
@@ -100,10 +93,7 @@ impl Tasks {
         let key = (task, deployment);
         let (running, answers) = {
             let table = self.table.lock();
-            (
-                table.running.get(&key).cloned(),
-                table.session.as_ref().map(|session| session.answers.clone()),
-            )
+            (table.running.get(&key).cloned(), table.session.as_ref().map(|session| session.answers.clone()))
         };
         let tasks = self.clone();
         match running {
@@ -143,10 +133,8 @@ impl Tasks {
             gates.insert(*task, Gate::new(inputs));
         }
         let mut table = self.table.lock();
-        let Some((me, network, answers)) = table
-            .session
-            .as_ref()
-            .map(|session| (session.worker, session.network.clone(), session.answers.clone()))
+        let Some((me, network, answers)) =
+            table.session.as_ref().map(|session| (session.worker, session.network.clone(), session.answers.clone()))
         else {
             return;
         };

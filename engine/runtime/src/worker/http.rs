@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub async fn serve(address: SocketAddr, tasks: Arc<Tasks>, job: String) -> Result<SocketAddr, RuntimeError> {
-    let failed = |error: std::io::Error| RuntimeError::Listen { address: address.to_string(), reason: error.to_string() };
+    let failed =
+        |error: std::io::Error| RuntimeError::Listen { address: address.to_string(), reason: error.to_string() };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
     let local = listener.local_addr().map_err(failed)?;
     let app = Router::new()

@@ -110,10 +110,8 @@ async fn session(
 ) -> Result<SessionEnd, RuntimeError> {
     let _ = stream.set_nodelay(true);
     let (mut reader, mut writer) = stream.into_split();
-    let listener = TcpListener::bind((options.data_host, 0)).map_err(|error| RuntimeError::Listen {
-        address: options.data_host.to_string(),
-        reason: error.to_string(),
-    })?;
+    let listener = TcpListener::bind((options.data_host, 0))
+        .map_err(|error| RuntimeError::Listen { address: options.data_host.to_string(), reason: error.to_string() })?;
     let data_addr = listener
         .local_addr()
         .map_err(|error| RuntimeError::Listen { address: options.data_host.to_string(), reason: error.to_string() })?;
@@ -209,7 +207,10 @@ async fn write_loop(
         };
         let last_of_task = matches!(
             &message,
-            FromWorker::TaskStatus { status: TaskStatus::Finished | TaskStatus::Canceled | TaskStatus::Failed { .. }, .. }
+            FromWorker::TaskStatus {
+                status: TaskStatus::Finished | TaskStatus::Canceled | TaskStatus::Failed { .. },
+                ..
+            }
         );
         if last_of_task {
             // Final counters first, so that a short job's totals are complete.
