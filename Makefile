@@ -39,6 +39,7 @@ parts: ## Builds the real parts that tests start, outside the tree
 .PHONY: docs
 docs: ## Writes the generated pages anew
 	python3 .ci/rows.py
+	UPDATE_DOCS=1 cargo test --locked -p streamjob-api -p streamjob-runtime --lib
 	UPDATE_DOCS=1 cargo test --locked -p streamjob-cli --test docs
 
 .PHONY: docs-check
@@ -48,7 +49,7 @@ docs-check: ## Fails when a generated page is stale; the others are checked by t
 .PHONY: bench
 bench: tools ## Throughput, CPU, memory and checkpoint durations of a release build
 	cargo build --locked --release -p streamjob-cli
-	python3 e2e/bench/bench.py --engine $(TARGET_DIR)/release/streamjob-engine
+	python3 bench/run.py --engine $(TARGET_DIR)/release/streamjob-engine --flink bench/flink.json
 
 .PHONY: tools
 tools:

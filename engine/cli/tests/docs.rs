@@ -3,7 +3,6 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use streamjob_runtime::metrics::{self, Kind, Role};
 
 fn up_to_date(page: &str, text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
@@ -44,26 +43,4 @@ fn the_page_of_connectors_lists_every_option() {
         }
     }
     up_to_date("connectors.md", &text);
-}
-
-#[test]
-fn the_page_of_metrics_lists_every_metric() {
-    let mut text = String::from(
-        "# Metrics\n\n<!-- Written by `make docs` from the metrics themselves; edit those, not this. -->\n\n\
-         Coordinator and workers serve `/metrics` in Prometheus' format, on loopback. Units are base units: seconds, bytes.\n",
-    );
-    for (role, title) in [(Role::Coordinator, "Coordinator"), (Role::Worker, "Worker")] {
-        writeln!(text, "\n## {title}\n").unwrap();
-        text.push_str("| metric | type | labels | meaning | in Flink |\n|---|---|---|---|---|\n");
-        for metric in metrics::ALL.iter().filter(|metric| metric.role == role) {
-            let kind = match metric.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram => "histogram",
-            };
-            let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
-            writeln!(text, "| `{}` | {kind} | {labels} | {} | {} |", metric.name, cell(metric.help), cell(metric.flink)).unwrap();
-        }
-    }
-    up_to_date("metrics.md", &text);
 }
