@@ -205,6 +205,7 @@ def main():
     parser.add_argument("--output", required=True)
     parser.add_argument("--window", type=int, default=10, help="seconds of the window of q7")
     parser.add_argument("--repeated", action="store_true", help="rows may be there more than once, but none may be missing or wrong")
+    parser.add_argument("--lost", action="store_true", help="rows may be missing, but none may be there twice or be wrong")
     arguments = parser.parse_args()
 
     bids = (event["bid"] for event in read_rows(arguments.corpus) if event["event_type"] == 2)
@@ -216,6 +217,8 @@ def main():
     found = final_table(map(same_moments, read_rows(arguments.output)))
     if arguments.repeated:
         found = Counter(found.keys())
+    if arguments.lost:
+        expected &= found
     compare(arguments.query, expected, found)
 
 

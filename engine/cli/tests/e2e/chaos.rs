@@ -39,12 +39,13 @@ fn r01_r16_random_kills_change_nothing_in_the_results() {
     }
 }
 
-fn job() -> Job {
+/// Every other seed writes whole snapshots, the others changed keys only.
+fn job(seed: u64) -> Job {
     Job::file("e2e/jobs/accounts.yaml")
         .env("EVENTS", EVENTS)
         .env("RATE", RATE)
         .parallelism(2)
-        .checkpoint("interval: 150ms")
+        .checkpoint(&format!("interval: 150ms, incremental: {}", seed % 2 == 0))
         .restarting()
 }
 
@@ -52,7 +53,7 @@ fn run(seed: u64) {
     println!("CHAOS_SEED={seed}");
     let mut random = Random::new(seed);
     let place = Place::new();
-    let mut engine = place.job(&job()).start();
+    let mut engine = place.job(&job(seed)).start();
     let deadline = Instant::now() + 2 * PATIENCE;
     let mut kills = 0;
     while kills < KILLS {
@@ -73,11 +74,11 @@ fn run(seed: u64) {
             Victim::Worker | Victim::Coordinator => engine.kill(target),
             Victim::Supervisor => {
                 engine.kill(target);
-                engine = again(&place, engine);
+                engine = again(&place, engine, seed);
             }
             Victim::All => {
                 engine.kill_all();
-                engine = again(&place, engine);
+                engine = again(&place, engine, seed);
             }
         }
         kills += 1;
@@ -88,7 +89,7 @@ fn run(seed: u64) {
 }
 
 /// Without their supervisor the others end by themselves; then a new run resumes.
-fn again(place: &Place, mut ended: Engine) -> Engine {
+fn again(place: &Place, mut ended: Engine, seed: u64) -> Engine {
     ended.await_end();
-    place.job(&job()).start()
+    place.job(&job(seed)).start()
 }

@@ -71,7 +71,7 @@ fn r07_ids_begin_with_one_and_go_up_across_coordinators() {
 }
 
 #[test]
-fn r27_layout_of_the_storage() {
+fn r27_r33_the_job_s_own_storage_is_used_in_flink_s_layout() {
     let place = Place::new();
     let state = place.path("chosen");
     let job = endless("interval: 200ms").spec("storage", "{ directory: chosen }");
@@ -80,6 +80,7 @@ fn r27_layout_of_the_storage() {
     engine.kill_all();
     let jobs: Vec<_> = std::fs::read_dir(&state).unwrap().flatten().collect();
     assert_eq!(jobs.len(), 1, "one directory a job: {jobs:?}");
+    assert_eq!(checkpoints(&place.path("state")), BTreeSet::new(), "the data directory is the default only");
     let names: BTreeSet<String> = std::fs::read_dir(jobs[0].path())
         .unwrap()
         .flatten()
@@ -215,6 +216,53 @@ fn r15_at_least_once_loses_nothing_when_processes_die() {
     place.job(&job).succeed();
     let output = place.path(".streamjob/output/nexmark-q0");
     expected::nexmark("q0", EVENTS, RATE, &output, &["--repeated"]);
+}
+
+#[test]
+fn r14_without_checkpoints_a_failure_may_lose_rows_but_doubles_none() {
+    let place = Place::new();
+    let job = Job::example("nexmark/q0")
+        .env("EVENTS", EVENTS)
+        .env("RATE", RATE)
+        .env("PACED", true)
+        .parallelism(2)
+        .without_checkpoints()
+        .restarting();
+    let engine = place.job(&job).start();
+    engine.eventually("tasks to run", || engine.log().contains("RUNNING").then_some(()));
+    std::thread::sleep(Duration::from_secs(1));
+    engine.kill(engine.workers(2)[0]);
+    engine.succeed();
+    expected::nexmark("q0", EVENTS, RATE, &place.path(".streamjob/output/nexmark-q0"), &["--lost"]);
+}
+
+#[test]
+fn r34_with_nothing_configured_no_checkpoint_is_written() {
+    let place = Place::new();
+    let job = Job::example("nexmark/q7").env("EVENTS", 20_000).without_checkpoints();
+    place.job(&job).succeed();
+    assert_eq!(checkpoints(&place.path("state")), BTreeSet::new());
+    let state: Vec<_> = files_below(&place.path("state"))
+        .into_iter()
+        .filter(|file| file.parent().is_some_and(|parent| parent.ends_with("shared")))
+        .collect();
+    assert!(state.is_empty(), "{state:?}");
+    expected::nexmark("q7", 20_000, 1_000, &place.path(".streamjob/output/nexmark-q7"), &[]);
+}
+
+#[test]
+fn r36_keyed_and_list_state_are_dealt_out_anew_at_another_parallelism() {
+    let place = Place::new();
+    let state = place.path("state");
+    let mut engine = place.job(&job("interval: 150ms")).start();
+    await_checkpoint(&mut engine, &state, 3);
+    engine.kill_all();
+    let mut engine = place.job(&job("interval: 150ms").parallelism(3)).start();
+    let newest = latest_checkpoint(&state);
+    await_checkpoint(&mut engine, &state, newest + 2);
+    engine.kill_all();
+    place.job(&job("interval: 150ms").parallelism(1)).succeed();
+    results_are_right(&place);
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn r39_failure_rate_gives_up_when_failures_come_too_fast() {
 }
 
 #[test]
-fn r40_none_fails_the_job_at_the_first_failure() {
+fn r40_r42_none_fails_the_job_at_the_first_failure_although_it_has_checkpoints() {
     let place = Place::new();
     let job = poisoned(&place).checkpoint("interval: 100ms").spec("restartStrategy", "{ none: {} }");
     let log = place.job(&job).fail(&["numbers.json"]);

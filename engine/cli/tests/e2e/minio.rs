@@ -1,6 +1,8 @@
 //! A MinIO server on loopback, built once by `e2e/parts/minio.sh`.
 
 use crate::harness::{Job, Launch, eventually, tree};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -39,6 +41,20 @@ impl Minio {
             child.kill().expect("killing MinIO");
             child.wait().expect("waiting for MinIO");
         }
+    }
+
+    /// Leaves requests hanging until `thaw`.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().expect("running").id();
+        kill(Pid::from_raw(pid as i32), signal).expect("signalling MinIO");
     }
 
     /// Starts it again on the same data and port.

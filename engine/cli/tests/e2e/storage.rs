@@ -252,6 +252,36 @@ fn r70_minio_killed_and_started_again_costs_checkpoints_but_no_row() {
 }
 
 #[test]
+fn r20_a_checkpoint_that_takes_too_long_expires_and_the_next_one_completes() {
+    let minio = Minio::start();
+    let place = Place::new();
+    let job = on_minio(&minio).env("EVENTS", 0).checkpoint("interval: 200ms, timeout: 1s, tolerableFailures: 1000000");
+    let mut engine = minio.credentials(place.job(&job)).start();
+    let before = await_object_checkpoint(&mut engine, &minio, 1);
+    minio.freeze();
+    engine.eventually("an expired checkpoint", || engine.log().contains("expired before completing").then_some(()));
+    minio.thaw();
+    await_object_checkpoint(&mut engine, &minio, before + 1);
+    engine.kill_all();
+}
+
+#[test]
+fn r23_one_failed_checkpoint_more_than_tolerated_fails_the_job() {
+    let minio = Minio::start();
+    let place = Place::new();
+    let job = on_minio(&minio)
+        .env("EVENTS", 0)
+        .checkpoint("interval: 200ms, timeout: 1s, tolerableFailures: 1")
+        .spec("restartStrategy", "{ none: {} }");
+    let mut engine = minio.credentials(place.job(&job)).start();
+    await_object_checkpoint(&mut engine, &minio, 1);
+    minio.freeze();
+    engine.eventually("the job's failure", || engine.log().contains("tolerable failure threshold").then_some(()));
+    minio.thaw();
+    engine.fail(&["tolerable failure threshold"]);
+}
+
+#[test]
 fn a_take_over_on_minio_fences_the_stopped_run() {
     let minio = Minio::start();
     let place = Place::new();
