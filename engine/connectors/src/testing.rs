@@ -47,7 +47,7 @@ pub(crate) fn union_restore(cuts: &[StateCut]) -> OperatorRestore {
     for list in cuts.iter().flat_map(|cut| &cut.lists) {
         lists.entry(list.name.clone()).or_default().extend(list.entries.iter().cloned());
     }
-    OperatorRestore { restored: true, keyed: BTreeMap::new(), lists }
+    OperatorRestore { checkpoint: Some(1), keyed: BTreeMap::new(), lists }
 }
 
 pub(crate) fn open_source(

@@ -28,6 +28,9 @@ pub enum TaskError {
     /// Restarting cannot help (the job and its state do not fit): the job fails at once.
     #[error("{0}")]
     Fatal(String),
+    /// State of the checkpoint to restore is missing or not what was written: an older checkpoint may do.
+    #[error("{0}")]
+    StateDamaged(String),
     /// Not a failure: the task was told to stop while it waited.
     #[error("cancelled")]
     Cancelled,

@@ -66,8 +66,9 @@ impl OperatorMetrics {
 /// State given back to an operator before `open` returns; empty for a new one.
 #[derive(Debug, Clone, Default)]
 pub struct OperatorRestore {
-    /// The job continues from a checkpoint (the operator's part of it may still be empty).
-    pub restored: bool,
+    /// The job continues from this checkpoint (the operator's part of it may still be empty). Whatever a later checkpoint
+    /// made visible belongs to a history that did not happen.
+    pub checkpoint: Option<u64>,
     /// By table name: rows of this subtask's key groups, in the order to apply.
     pub keyed: BTreeMap<String, Vec<KeyedRows>>,
     /// By state name.

@@ -284,19 +284,24 @@ impl Storage {
             Err(reason) => return AppendOutcome::Unknown(reason),
         };
         match self.create(&journal_path(seq), bytes).await {
-            Created::Written => {
-                if matches!(entry, JournalEntry::Compacted { .. }) {
-                    self.drop_journal_before(seq).await;
-                }
-                AppendOutcome::Written
-            }
+            Created::Written => match self.newest_journal_entry().await {
+                // Old numbers become free when the journal is trimmed: who is that late has been replaced.
+                Ok(newest) if newest > seq => AppendOutcome::Exists,
+                Ok(_) => AppendOutcome::Written,
+                Err(error) => AppendOutcome::Unknown(describe(error)),
+            },
             Created::Exists => AppendOutcome::Exists,
             Created::Unknown(reason) => AppendOutcome::Unknown(reason),
         }
     }
 
-    /// What stays behind after a failure is read over, so failures do not matter.
-    async fn drop_journal_before(&self, seq: u64) {
+    async fn newest_journal_entry(&self) -> Result<u64, StoreError> {
+        let listed = self.list("journal").await?;
+        Ok(listed.iter().filter_map(|(path, _)| path.rsplit('/').next()?.parse().ok()).max().unwrap_or(0))
+    }
+
+    /// Removes entries that a compaction replaced. What stays behind after a failure is read over.
+    pub async fn trim_journal(&self, seq: u64) {
         if let Ok(listed) = self.list("journal").await {
             for (path, _) in listed {
                 let older = path.rsplit('/').next().and_then(|name| name.parse::<u64>().ok()).is_some_and(|n| n < seq);
@@ -498,6 +503,9 @@ mod tests {
         let compacted = JournalEntry::Compacted { state: JournalState { revision: 3, ..JournalState::default() } };
         assert_eq!(storage.append_journal(4, &compacted).await, AppendOutcome::Written);
         storage.append_journal(5, &claimed(4)).await;
+        storage.trim_journal(4).await;
+        assert_eq!(storage.append_journal(2, &claimed(9)).await, AppendOutcome::Exists, "a late coordinator");
+        storage.trim_journal(4).await;
         assert_eq!(storage.read_journal().await.unwrap(), vec![(4, compacted), (5, claimed(4))]);
         assert_eq!(storage.list("journal").await.unwrap().len(), 2, "older entries are gone");
     }

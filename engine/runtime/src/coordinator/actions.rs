@@ -46,8 +46,12 @@ impl Effects {
                 let _ = faults::point("journal.after");
                 Event::JournalAppended { seq, outcome }
             }),
+            Action::TrimJournal { before } => {
+                tokio::spawn(async move { storage.trim_journal(before).await });
+            }
             Action::LoadManifest { checkpoint, expected_checksum } => self.spawn(async move {
-                let result = load(&storage, checkpoint, Some(expected_checksum)).await;
+                // The files are checked by the tasks that read them.
+                let result = storage.load_manifest(checkpoint, Some(expected_checksum)).await;
                 Event::ManifestLoaded { checkpoint, result: result.map(Box::new) }
             }),
             Action::WriteManifest { manifest } => self.spawn(async move {
@@ -81,13 +85,6 @@ impl Effects {
             }
         });
     }
-}
-
-/// A manifest whose files were all read and found whole.
-async fn load(storage: &Storage, checkpoint: u64, expected: Option<u64>) -> Result<CheckpointManifest, StoreError> {
-    let manifest = storage.load_manifest(checkpoint, expected).await?;
-    storage.verify(&manifest).await?;
-    Ok(manifest)
 }
 
 /// Deletes state files that no retained checkpoint refers to and directories of checkpoints that never completed.
@@ -129,7 +126,7 @@ pub(super) async fn external_restore(
         return Ok(None);
     }
     let (foreign, checkpoint) = open_checkpoint(path, &options.config.storage).map_err(failed)?;
-    let mut manifest = load(&foreign, checkpoint, None).await.map_err(|error| failed(describe(error)))?;
+    let mut manifest = foreign.load_manifest(checkpoint, None).await.map_err(|error| failed(describe(error)))?;
     let handles = manifest
         .operators
         .iter_mut()

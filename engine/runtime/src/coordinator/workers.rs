@@ -247,6 +247,8 @@ impl Workers {
                     self.send(worker, ToWorker::Cancel { deployment, tasks }, lost);
                 }
             }
+            // Dropping the outbox ends the connection, and with it the worker's tasks.
+            Action::DropWorker { worker, reason } => lost.extend(self.gone(worker, reason)),
             Action::TriggerCheckpoint { barrier, tasks } => {
                 self.fan_out(tasks, lost, |tasks| ToWorker::Trigger { barrier, tasks });
             }

@@ -13,7 +13,7 @@ use crate::exchange::codec::Decoder;
 use crate::exchange::gate::{Gate, Mail, Next, Queued};
 use crate::exchange::output::Output;
 use crate::faults;
-use crate::storage::{Storage, describe};
+use crate::storage::Storage;
 use crate::wire::FromWorker;
 use chain::{Chain, ChainedOperator, Route};
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use streamjob_api::config::CheckpointMode;
 use streamjob_dataflow::graph::ExecutionGraph;
 use streamjob_dataflow::{Instance, OperatorContext, OperatorMetrics, OperatorRestore, Source, SourceEvent, TaskError};
 use streamjob_protocol::alignment::{Aligner, Alignment};
-use streamjob_protocol::coordinator::{Barrier, DeclineReason, TaskStatus};
+use streamjob_protocol::coordinator::{Barrier, DeclineReason, StoreError, TaskStatus};
 use streamjob_protocol::ids::{DeploymentId, TaskId};
 use streamjob_protocol::key_groups::key_group_range;
 use streamjob_protocol::manifest::{OperatorState, SubtaskStats, TaskRestore};
@@ -105,6 +105,7 @@ pub fn run(setup: TaskSetup) {
         Ok(Ok(())) => TaskStatus::Finished,
         Ok(Err(TaskError::Cancelled)) => TaskStatus::Canceled,
         Ok(Err(TaskError::Fatal(reason))) => TaskStatus::Failed { reason, recoverable: false },
+        Ok(Err(TaskError::StateDamaged(reason))) => TaskStatus::StateDamaged { reason },
         Ok(Err(error)) => TaskStatus::Failed { reason: error.to_string(), recoverable: true },
         Err(panic) => {
             let text = panic
@@ -118,7 +119,7 @@ pub fn run(setup: TaskSetup) {
             }
         }
     };
-    if let TaskStatus::Failed { reason, .. } = &status {
+    if let TaskStatus::Failed { reason, .. } | TaskStatus::StateDamaged { reason } = &status {
         tracing::error!(task = %task, deployment, reason, "task failed");
     }
     // The channel closes only when the process is about to end.
@@ -181,7 +182,7 @@ impl Task {
                 metrics: setup.metrics.operators[position].2.clone(),
             };
             let mut restore = restores.remove(&node.uid).unwrap_or_default();
-            restore.restored = setup.restore.checkpoint.is_some();
+            restore.checkpoint = setup.restore.checkpoint;
             let mut instance = (node.factory)(&context)?;
             match &mut instance {
                 Instance::Source(source) => source.open(&context, restore)?,
@@ -571,18 +572,20 @@ fn restore_operator(
     state: &OperatorState,
     key_groups: streamjob_protocol::manifest::KeyGroupRange,
 ) -> Result<OperatorRestore, TaskError> {
-    let mut result = OperatorRestore { restored: true, ..OperatorRestore::default() };
+    let mut result = OperatorRestore::default();
     for list in &state.lists {
         result.lists.entry(list.name.clone()).or_default().extend(list.entries.iter().cloned());
     }
     for handle in &state.keyed {
         for file in &handle.files {
-            let failed = |reason: String| {
-                let what = format!("state '{}' of {uid} from {}", handle.name, file.path);
-                TaskError::Recoverable(RuntimeError::Restore { what, reason }.to_string())
-            };
-            let bytes = control.block_on(storage.get_verified(file)).map_err(|error| failed(describe(error)))?;
-            let rows = snapshot::decode(bytes, key_groups).map_err(|error| failed(error.to_string()))?;
+            let what = || format!("state '{}' of {uid} from {}", handle.name, file.path);
+            let failed = |reason: String| RuntimeError::Restore { what: what(), reason }.to_string();
+            let bytes = control.block_on(storage.get_verified(file)).map_err(|error| match error {
+                StoreError::Damaged(reason) => TaskError::StateDamaged(failed(reason)),
+                StoreError::Unavailable(reason) => TaskError::Recoverable(failed(reason)),
+            })?;
+            let rows = snapshot::decode(bytes, key_groups)
+                .map_err(|error| TaskError::StateDamaged(failed(error.to_string())))?;
             result.keyed.entry(handle.name.clone()).or_default().extend(rows);
         }
     }
