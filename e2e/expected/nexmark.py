@@ -218,6 +218,8 @@ def main():
     if arguments.repeated:
         found = Counter(found.keys())
     if arguments.lost:
+        if not found:
+            sys.exit("no row at all: nothing would be checked")
         expected &= found
     compare(arguments.query, expected, found)
 
