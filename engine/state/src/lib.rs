@@ -1,6 +1,19 @@
-//! State of operators: key groups, keyed tables, snapshot files, redistribution of list state.
+//! State of operators: key encoding and key groups, key indexes, snapshot files.
 //!
-//! Does no I/O of its own: files are byte buffers here, the runtime moves them.
+//! Does no I/O of its own: files are byte buffers here, the runtime moves them. How key groups and list state are given
+//! out after a change of parallelism is decided in `streamjob_protocol`.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod encoding;
+mod error;
+mod integer_table;
+pub mod key_index;
+pub mod keys;
+pub mod snapshot;
+
+pub use error::StateError;
+pub use key_index::KeyIndex;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use streamjob_protocol::manifest::ListStateHandle;

@@ -1,0 +1,235 @@
+//! Files of keyed state: Arrow IPC that any Arrow reader opens, sorted by key group, with an index and a checksum.
+//!
+//! A file holds the rows of one table (a base or a delta) with two more columns, `__key_group` (UInt16) and `__deleted`
+//! (Boolean). Rows are in order of key group and, within one, in the order they are to be applied. The schema's metadata
+//! has the keys `streamjob.*` below; the footer's metadata has a checksum of the whole file, which is verified before
+//! anything else is looked at, so damaged bytes never reach a parser.
+
+mod file;
+
+use crate::error::StateError;
+use crate::key_index::KeyIndex;
+use crate::{KeyedDelta, KeyedRows};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt16Array, UInt32Array};
+use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use bytes::Bytes;
+use file::{Header, StateFile};
+use std::ops::Range;
+use std::sync::Arc;
+use streamjob_protocol::manifest::KeyGroupRange;
+
+pub const KEY_GROUP_COLUMN: &str = "__key_group";
+pub const DELETED_COLUMN: &str = "__deleted";
+
+/// Rows of one record batch in a file: readers skip batches without a row they need.
+const ROWS_PER_BATCH: usize = 64 << 10;
+
+/// xxh3-64 of the bytes, as manifests store it.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
+/// One line that says which columns and types a table has, to be compared on restore: `user Utf8 KEY, visits Int64`.
+pub fn schema_text(delta: &KeyedDelta) -> String {
+    let columns: Vec<String> = delta
+        .rows
+        .schema()
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(index, field)| {
+            let key = if index < delta.key_columns { " KEY" } else { "" };
+            format!("{} {}{key}", field.name(), field.data_type())
+        })
+        .collect();
+    columns.join(", ")
+}
+
+/// Writes the rows of a delta. Fails if a row's key group lies outside `range`: it would be lost on restore.
+pub fn encode(delta: &KeyedDelta, range: KeyGroupRange) -> Result<Vec<u8>, StateError> {
+    let rows = delta.rows.num_rows();
+    let problem = |message: String| StateError::Encode { table: delta.name.clone(), message };
+    if delta.key_groups.len() != rows || delta.deleted.as_ref().is_some_and(|deleted| deleted.len() != rows) {
+        return Err(problem(format!("{rows} rows, but {} key groups or another number of marks", delta.key_groups.len())));
+    }
+    if let Some(group) = delta.key_groups.iter().find(|group| **group < range.first || **group > range.last) {
+        return Err(problem(format!("key group {group} is not in {}..={}", range.first, range.last)));
+    }
+    let (order, index) = sort_by_group(&delta.key_groups, range);
+    let header = Header { table: delta.name.clone(), key_columns: delta.key_columns, full: delta.full, index };
+    let order = UInt32Array::from(order);
+    let schema = file::schema(&delta.rows.schema(), &header)?;
+    file::write(schema, rows, |chunk: Range<usize>| {
+        let order = order.slice(chunk.start, chunk.len());
+        let values = take_record_batch(&delta.rows, &order)?;
+        let groups = order.values().iter().map(|&row| delta.key_groups[row as usize]);
+        let deleted: BooleanArray = match &delta.deleted {
+            None => BooleanArray::from(vec![false; chunk.len()]),
+            Some(marks) => {
+                order.values().iter().map(|&row| Some(marks.is_valid(row as usize) && marks.value(row as usize))).collect()
+            }
+        };
+        Ok((values, UInt16Array::from_iter_values(groups), deleted))
+    })
+}
+
+/// Stable counting sort: row numbers in order of key group, and for each group that has rows its first position.
+fn sort_by_group(groups: &[u16], range: KeyGroupRange) -> (Vec<u32>, Vec<(u16, u64)>) {
+    let width = (range.last as usize + 1).saturating_sub(range.first as usize);
+    let mut next = vec![0u32; width + 1];
+    for &group in groups {
+        next[(group - range.first) as usize + 1] += 1;
+    }
+    let mut index = Vec::new();
+    for group in 0..width {
+        if next[group + 1] > 0 {
+            index.push((range.first + group as u16, next[group] as u64));
+        }
+        next[group + 1] += next[group];
+    }
+    let mut order = vec![0u32; groups.len()];
+    for (row, &group) in groups.iter().enumerate() {
+        let position = &mut next[(group - range.first) as usize];
+        order[*position as usize] = row as u32;
+        *position += 1;
+    }
+    (order, index)
+}
+
+/// The rows of a file whose key groups lie in `range`, without the extra columns, in the order to apply them.
+pub fn decode(bytes: Bytes, range: KeyGroupRange) -> Result<Vec<KeyedRows>, StateError> {
+    let mut file = StateFile::open(bytes)?;
+    let mut found = Vec::new();
+    for batch in file.read(range)? {
+        let deleted = (batch.deleted.true_count() > 0).then_some(batch.deleted);
+        found.push(KeyedRows { rows: batch.rows, deleted });
+    }
+    Ok(found)
+}
+
+/// Merges a base and its deltas, in this order, into one base: the last row of every key stays, removed keys vanish.
+pub fn compact(files: &[Bytes]) -> Result<Vec<u8>, StateError> {
+    let all = KeyGroupRange { first: 0, last: u16::MAX };
+    let files: Vec<(Bytes, KeyGroupRange)> = files.iter().map(|file| (file.clone(), all)).collect();
+    compact_ranges(&files)
+}
+
+/// Like [`compact`], taking from each file only the key groups it is named for. Chains that come from several subtasks of
+/// an earlier parallelism need this: a file may hold groups whose newer rows stand in another subtask's chain.
+pub fn compact_ranges(files: &[(Bytes, KeyGroupRange)]) -> Result<Vec<u8>, StateError> {
+    let mut merged: Option<Merge> = None;
+    for (bytes, range) in files {
+        let mut file = StateFile::open(bytes.clone())?;
+        let merge = match &mut merged {
+            Some(merge) => merge,
+            None => merged.insert(Merge::new(file.table_schema(), file.header())?),
+        };
+        merge.check(&file.table_schema(), file.header())?;
+        for batch in file.read(*range)? {
+            merge.add(batch)?;
+        }
+    }
+    match merged {
+        Some(merge) => merge.finish(),
+        None => Err(StateError::Mismatch("there is no file to compact".into())),
+    }
+}
+
+/// Where the newest row of every key is.
+struct Merge {
+    schema: SchemaRef,
+    table: String,
+    key_columns: usize,
+    index: KeyIndex,
+    batches: Vec<file::FileRows>,
+    /// By slot: batch and row.
+    newest: Vec<(u32, u32)>,
+}
+
+impl Merge {
+    fn new(schema: SchemaRef, header: &Header) -> Result<Merge, StateError> {
+        let types: Vec<DataType> =
+            schema.fields().iter().take(header.key_columns).map(|field| field.data_type().clone()).collect();
+        Ok(Merge {
+            schema,
+            table: header.table.clone(),
+            key_columns: header.key_columns,
+            index: KeyIndex::new(&types)?,
+            batches: Vec::new(),
+            newest: Vec::new(),
+        })
+    }
+
+    fn check(&self, schema: &SchemaRef, header: &Header) -> Result<(), StateError> {
+        if header.table != self.table || header.key_columns != self.key_columns || schema != &self.schema {
+            return Err(StateError::Mismatch(format!(
+                "table '{}' with {} columns beside table '{}' with {}",
+                header.table,
+                schema.fields().len(),
+                self.table,
+                self.schema.fields().len()
+            )));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, batch: file::FileRows) -> Result<(), StateError> {
+        let keys: Vec<ArrayRef> = batch.rows.columns()[..self.key_columns].to_vec();
+        let mut slots = Vec::new();
+        self.index.intern_batch(&keys, batch.rows.num_rows(), &mut slots, |_, _| {})?;
+        self.newest.resize(self.index.slot_count(), (0, 0));
+        let number = self.batches.len() as u32;
+        for (row, &slot) in slots.iter().enumerate() {
+            self.newest[slot as usize] = (number, row as u32);
+        }
+        self.batches.push(batch);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Vec<u8>, StateError> {
+        let mut places: Vec<(usize, usize)> = Vec::with_capacity(self.newest.len());
+        let mut groups: Vec<u16> = Vec::with_capacity(self.newest.len());
+        for &(batch, row) in &self.newest {
+            let (batch, row) = (batch as usize, row as usize);
+            if !self.batches[batch].deleted.value(row) {
+                places.push((batch, row));
+                groups.push(self.batches[batch].groups.value(row));
+            }
+        }
+        let range = KeyGroupRange { first: 0, last: groups.iter().copied().max().unwrap_or(0) };
+        let (order, index) = sort_by_group(&groups, range);
+        let header = Header { table: self.table, key_columns: self.key_columns, full: true, index };
+        let batches: Vec<&RecordBatch> = self.batches.iter().map(|batch| &batch.rows).collect();
+        let schema = file::schema(&self.schema, &header)?;
+        file::write(schema, order.len(), |chunk: Range<usize>| {
+            let chosen = &order[chunk];
+            let indices: Vec<(usize, usize)> = chosen.iter().map(|&row| places[row as usize]).collect();
+            let rows = if self.schema.fields().is_empty() || indices.is_empty() {
+                RecordBatch::new_empty(self.schema.clone())
+            } else {
+                interleave_record_batch(&batches, &indices)?
+            };
+            let groups = UInt16Array::from_iter_values(chosen.iter().map(|&row| groups[row as usize]));
+            Ok((rows, groups, BooleanArray::from(vec![false; chosen.len()])))
+        })
+    }
+}
+
+/// All rows of a table as one batch after applying files in order, for tools that show state.
+pub fn read_table(files: &[Bytes]) -> Result<RecordBatch, StateError> {
+    let base = Bytes::from(compact(files)?);
+    let rows = decode(base.clone(), KeyGroupRange { first: 0, last: u16::MAX })?;
+    let schema = match rows.first() {
+        Some(first) => first.rows.schema(),
+        None => StateFile::open(base)?.table_schema(),
+    };
+    Ok(concat_batches(&schema, rows.iter().map(|part| &part.rows))?)
+}
+
+fn plain_schema(fields: &[Arc<Field>]) -> SchemaRef {
+    Arc::new(Schema::new(fields.to_vec()))
+}
+
+#[cfg(test)]
+mod tests;
