@@ -9,6 +9,7 @@ mod checkpoints;
 mod examples;
 mod expected;
 mod failures;
+mod faults;
 mod fencing;
 mod harness;
 mod input;
