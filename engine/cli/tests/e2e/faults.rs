@@ -1,0 +1,107 @@
+//! Processes that die, or whose storage fails, at named steps of a checkpoint: the steps that random kills seldom hit.
+
+use crate::expected;
+use crate::harness::{Job, Place};
+use crate::nexmark::await_checkpoint;
+
+const EVENTS: u64 = 60_000;
+const RATE: u64 = 20_000;
+
+fn job() -> Job {
+    Job::file("e2e/jobs/accounts.yaml")
+        .env("EVENTS", EVENTS)
+        .env("RATE", RATE)
+        .parallelism(2)
+        .checkpoint("interval: 100ms, tolerableFailures: 1000000, timeout: 2s")
+        .restarting()
+}
+
+/// The step fails or kills its process as `rule` says, in every process anew; the results are the same.
+fn with_fault(rule: &str) {
+    let place = Place::new();
+    let log = place.job(&job()).environment("STREAMJOB_FAULTS", rule).succeed();
+    expected::nexmark("accounts", EVENTS, RATE, &place.path(".streamjob/output/accounts"), &[]);
+    expected::nexmark("quickstart", EVENTS, RATE, &place.path(".streamjob/output/channels"), &[]);
+    let point = rule.split('=').next().expect("a rule");
+    assert!(!rule.contains("fail") || log.contains(point), "the fault {rule} did not happen\n{log}");
+}
+
+#[test]
+fn r71_coordinator_dies_before_an_entry_of_the_journal() {
+    with_fault("journal.before=crash@6");
+}
+
+#[test]
+fn r71_coordinator_dies_after_an_entry_of_the_journal() {
+    with_fault("journal.after=crash@6");
+}
+
+#[test]
+fn r71_coordinator_dies_before_the_manifest() {
+    with_fault("manifest.before=crash@4");
+}
+
+#[test]
+fn an_entry_of_the_journal_whose_fate_is_unknown_is_read_again() {
+    with_fault("journal.before=fail@6");
+}
+
+#[test]
+fn a_manifest_that_cannot_be_written_costs_one_checkpoint() {
+    with_fault("manifest.before=fail@4");
+}
+
+#[test]
+fn a_worker_dies_between_the_barrier_and_the_cut() {
+    with_fault("cut.before=crash@20");
+}
+
+#[test]
+fn a_task_fails_between_the_barrier_and_the_cut() {
+    with_fault("cut.before=fail@20");
+}
+
+#[test]
+fn a_worker_dies_in_the_middle_of_an_upload() {
+    with_fault("upload.before=crash@12");
+}
+
+#[test]
+fn a_state_file_that_cannot_be_written_costs_one_checkpoint() {
+    with_fault("upload.before=fail@12");
+}
+
+#[test]
+fn a_worker_dies_before_its_acknowledgement() {
+    with_fault("ack.before=crash@20");
+}
+
+#[test]
+fn r11_a_checkpoint_with_one_acknowledgement_missing_is_never_complete() {
+    let place = Place::new();
+    let state = place.path("state");
+    // Every worker drops its twelfth acknowledgement; the checkpoint it belongs to expires.
+    let job = job()
+        .checkpoint("interval: 100ms, retained: 1000, tolerableFailures: 1000000, timeout: 500ms")
+        .env("EVENTS", 0);
+    let mut engine = place.job(&job).environment("STREAMJOB_FAULTS", "ack.before=fail@12").start();
+    engine.eventually("an expired checkpoint", || engine.log().contains("expired before completing").then_some(()));
+    let newest = crate::harness::latest_checkpoint(&state);
+    await_checkpoint(&mut engine, &state, newest + 1);
+    let complete = crate::harness::checkpoints(&state);
+    let highest = *complete.last().expect("a checkpoint");
+    assert!((complete.len() as u64) < highest, "an id is missing among {complete:?}: the one that expired");
+    engine.kill_all();
+}
+
+#[test]
+fn r05_processing_goes_on_while_state_is_written_slowly() {
+    let place = Place::new();
+    // Every file takes a third of a second to write: three seconds of events would take many more if tasks waited.
+    let start = std::time::Instant::now();
+    let job = job().checkpoint("interval: 100ms, timeout: 1min");
+    place.job(&job).environment("STREAMJOB_FAULTS", "upload.before=delay:300").succeed();
+    let seconds = start.elapsed().as_secs_f64();
+    assert!(seconds < 15.0, "{seconds} s for three seconds of events");
+    expected::nexmark("accounts", EVENTS, RATE, &place.path(".streamjob/output/accounts"), &[]);
+}
