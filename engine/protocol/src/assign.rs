@@ -45,7 +45,11 @@ pub const KEY_HASH: &str = "xxh3-1";
 
 /// Max parallelism a job runs with: that of the checkpoint it continues from, if any. An explicit other value is an
 /// error; a derived one gives way.
-pub fn effective_max_parallelism(stored: Option<u32>, explicit: Option<u32>, derived: u32) -> Result<u32, RestoreError> {
+pub fn effective_max_parallelism(
+    stored: Option<u32>,
+    explicit: Option<u32>,
+    derived: u32,
+) -> Result<u32, RestoreError> {
     match (stored, explicit) {
         (Some(stored), Some(configured)) if stored != configured => {
             Err(RestoreError::MaxParallelism { stored, configured })
@@ -150,7 +154,8 @@ fn finished_tasks(
     for edge in &plan.edges {
         let ended = |vertex: u32| wholly_finished.get(vertex as usize).copied().unwrap_or(false);
         if ended(edge.to) && !ended(edge.from) {
-            let name = |vertex: u32| plan.vertices.get(vertex as usize).map_or_else(String::new, |vertex| vertex.name.clone());
+            let name =
+                |vertex: u32| plan.vertices.get(vertex as usize).map_or_else(String::new, |vertex| vertex.name.clone());
             return Err(RestoreError::FinishedBehindUnfinished { vertex: name(edge.to), input: name(edge.from) });
         }
     }

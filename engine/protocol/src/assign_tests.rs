@@ -143,7 +143,8 @@ fn keyed_state_is_cut_by_key_groups_when_rescaled() {
     let restores = assign_state(Some(&manifest), &plan(&[("a", 3)]), false).unwrap();
     let ranges = |subtask| -> Vec<(String, u16, u16)> {
         let state = &restores[&TaskId { vertex: 0, subtask }].operators["a"];
-        let range = |handle: &KeyedStateHandle| (handle.files[0].path.clone(), handle.key_groups.first, handle.key_groups.last);
+        let range =
+            |handle: &KeyedStateHandle| (handle.files[0].path.clone(), handle.key_groups.first, handle.key_groups.last);
         state.keyed.iter().map(range).collect()
     };
     assert_eq!(ranges(0), [("f0".to_owned(), 0, 42)]);

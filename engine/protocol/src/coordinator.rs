@@ -14,6 +14,8 @@ mod journaling;
 mod machine;
 mod restore_points;
 mod scheduling;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use machine::{Coordinator, CoordinatorConfig};
@@ -36,20 +38,45 @@ pub enum Event {
     Tick,
     /// Answer to [`Action::ReadJournal`]: every entry that exists, in order of sequence number, and the highest number
     /// of any checkpoint directory, completed or not: ids start above it, so that no coordinator writes into another's.
-    JournalRead { result: Result<Vec<(u64, JournalEntry)>, StoreError>, highest_directory: CheckpointId },
+    JournalRead {
+        result: Result<Vec<(u64, JournalEntry)>, StoreError>,
+        highest_directory: CheckpointId,
+    },
     /// Answer to [`Action::AppendJournal`].
-    JournalAppended { seq: u64, outcome: AppendOutcome },
+    JournalAppended {
+        seq: u64,
+        outcome: AppendOutcome,
+    },
     /// Answer to [`Action::LoadManifest`].
-    ManifestLoaded { checkpoint: CheckpointId, result: Result<Box<CheckpointManifest>, StoreError> },
+    ManifestLoaded {
+        checkpoint: CheckpointId,
+        result: Result<Box<CheckpointManifest>, StoreError>,
+    },
     /// Answer to [`Action::WriteManifest`]: its checksum.
-    ManifestWritten { checkpoint: CheckpointId, result: Result<u64, StoreError> },
+    ManifestWritten {
+        checkpoint: CheckpointId,
+        result: Result<u64, StoreError>,
+    },
     /// Answer to [`Action::DeleteCheckpoint`].
-    CheckpointDeleted { checkpoint: CheckpointId, result: Result<(), StoreError> },
-    WorkerRegistered { worker: WorkerId, slots: u32 },
+    CheckpointDeleted {
+        checkpoint: CheckpointId,
+        result: Result<(), StoreError>,
+    },
+    WorkerRegistered {
+        worker: WorkerId,
+        slots: u32,
+    },
     /// Connection lost or heartbeat expired. The runtime reports it only once the worker's tasks cannot run any more
     /// or have had the heartbeat timeout to stop themselves.
-    WorkerLost { worker: WorkerId, reason: String },
-    TaskStatus { task: TaskId, deployment: DeploymentId, status: TaskStatus },
+    WorkerLost {
+        worker: WorkerId,
+        reason: String,
+    },
+    TaskStatus {
+        task: TaskId,
+        deployment: DeploymentId,
+        status: TaskStatus,
+    },
     CheckpointAck {
         task: TaskId,
         deployment: DeploymentId,
@@ -57,7 +84,13 @@ pub enum Event {
         snapshot: TaskSnapshot,
         stats: SubtaskStats,
     },
-    CheckpointDecline { task: TaskId, deployment: DeploymentId, checkpoint: CheckpointId, reason: DeclineReason, message: String },
+    CheckpointDecline {
+        task: TaskId,
+        deployment: DeploymentId,
+        checkpoint: CheckpointId,
+        reason: DeclineReason,
+        message: String,
+    },
     /// A person asks.
     Request(Request),
 }
@@ -81,10 +114,15 @@ pub enum TaskStatus {
     /// Everything processed and, with checkpointing on, covered by a completed checkpoint.
     Finished,
     Canceled,
-    Failed { reason: String, recoverable: bool },
+    Failed {
+        reason: String,
+        recoverable: bool,
+    },
     /// State files of the checkpoint that the task was to restore are missing or not what was written: the whole job
     /// goes back to the next older checkpoint.
-    StateDamaged { reason: String },
+    StateDamaged {
+        reason: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -129,24 +167,55 @@ pub enum Action {
     ReadJournal,
     /// Create the entry only if it is absent, then list: if there is any entry with a higher number, the outcome is
     /// [`AppendOutcome::Exists`], because old numbers become free again once the journal is trimmed. One at a time.
-    AppendJournal { seq: u64, entry: JournalEntry },
+    AppendJournal {
+        seq: u64,
+        entry: JournalEntry,
+    },
     /// The journal was compacted: entries with lower numbers may be removed. No answer is expected.
-    TrimJournal { before: u64 },
-    LoadManifest { checkpoint: CheckpointId, expected_checksum: u64 },
-    WriteManifest { manifest: Box<CheckpointManifest> },
+    TrimJournal {
+        before: u64,
+    },
+    LoadManifest {
+        checkpoint: CheckpointId,
+        expected_checksum: u64,
+    },
+    WriteManifest {
+        manifest: Box<CheckpointManifest>,
+    },
     /// Manifest first, then the listed files, which nothing else refers to. The checkpoint may never have had a manifest,
     /// and files may be gone already: neither is an error.
-    DeleteCheckpoint { checkpoint: CheckpointId, files: Vec<String> },
+    DeleteCheckpoint {
+        checkpoint: CheckpointId,
+        files: Vec<String>,
+    },
     /// Start these tasks. A pipelined region is always deployed whole: `tasks` holds every task that these exchange data
     /// with.
-    Deploy { deployment: DeploymentId, tasks: Vec<TaskDeployment> },
+    Deploy {
+        deployment: DeploymentId,
+        tasks: Vec<TaskDeployment>,
+    },
     /// May come again for tasks that have not stopped yet. Unknown tasks are answered with [`TaskStatus::Canceled`].
-    CancelTasks { deployment: DeploymentId, tasks: Vec<(WorkerId, TaskId)> },
+    CancelTasks {
+        deployment: DeploymentId,
+        tasks: Vec<(WorkerId, TaskId)>,
+    },
     /// The worker does not get its tasks stopped: end it or cut it off. [`Event::WorkerLost`] answers.
-    DropWorker { worker: WorkerId, reason: String },
-    TriggerCheckpoint { barrier: Barrier, tasks: Vec<(WorkerId, TaskId, DeploymentId)> },
-    NotifyComplete { checkpoint: CheckpointId, tasks: Vec<(WorkerId, TaskId, DeploymentId)> },
-    NotifyAborted { checkpoint: CheckpointId, tasks: Vec<(WorkerId, TaskId, DeploymentId)> },
+    DropWorker {
+        worker: WorkerId,
+        reason: String,
+    },
+    TriggerCheckpoint {
+        barrier: Barrier,
+        tasks: Vec<(WorkerId, TaskId, DeploymentId)>,
+    },
+    NotifyComplete {
+        checkpoint: CheckpointId,
+        tasks: Vec<(WorkerId, TaskId, DeploymentId)>,
+    },
+    NotifyAborted {
+        checkpoint: CheckpointId,
+        tasks: Vec<(WorkerId, TaskId, DeploymentId)>,
+    },
     /// For logs, status and metrics; carries no obligation.
     Report(Report),
     /// Nothing follows.
@@ -176,30 +245,71 @@ pub enum JobState {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Report {
-    JobState { state: JobState, reason: Option<String> },
-    CheckpointTriggered { checkpoint: CheckpointId },
-    CheckpointCompleted { checkpoint: CheckpointId, duration_ms: u64, bytes_new: u64, bytes_total: u64 },
-    CheckpointFailed { checkpoint: CheckpointId, reason: String, counted: bool },
+    JobState {
+        state: JobState,
+        reason: Option<String>,
+    },
+    CheckpointTriggered {
+        checkpoint: CheckpointId,
+    },
+    CheckpointCompleted {
+        checkpoint: CheckpointId,
+        duration_ms: u64,
+        bytes_new: u64,
+        bytes_total: u64,
+    },
+    CheckpointFailed {
+        checkpoint: CheckpointId,
+        reason: String,
+        counted: bool,
+    },
     /// The newest checkpoint could not be used and an older one is.
-    CheckpointSkipped { checkpoint: CheckpointId, reason: String },
+    CheckpointSkipped {
+        checkpoint: CheckpointId,
+        reason: String,
+    },
     /// The whole job starts from here, and nothing of an earlier deployment runs any more.
-    Restored { checkpoint: Option<CheckpointId> },
+    Restored {
+        checkpoint: Option<CheckpointId>,
+    },
     /// Part of the job restarts from here while other regions go on.
-    RegionsRestored { checkpoint: Option<CheckpointId>, tasks: usize },
+    RegionsRestored {
+        checkpoint: Option<CheckpointId>,
+        tasks: usize,
+    },
     /// Tasks cannot be placed until workers with this many more slots register.
-    WaitingForSlots { missing: u32 },
+    WaitingForSlots {
+        missing: u32,
+    },
     /// Files of a discarded checkpoint could not be deleted and stay behind.
-    CleanupFailed { checkpoint: CheckpointId, reason: String },
-    Restarting { failure: String, delay_ms: u64, tasks: usize, restarts: u32 },
+    CleanupFailed {
+        checkpoint: CheckpointId,
+        reason: String,
+    },
+    Restarting {
+        failure: String,
+        delay_ms: u64,
+        tasks: usize,
+        restarts: u32,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExitReason {
-    Ended { state: EndState, reason: Option<String> },
-    Suspended { checkpoint: Option<CheckpointId> },
+    Ended {
+        state: EndState,
+        reason: Option<String>,
+    },
+    Suspended {
+        checkpoint: Option<CheckpointId>,
+    },
     /// Another coordinator claimed the job.
-    Fenced { by: String },
+    Fenced {
+        by: String,
+    },
     /// The journal or every checkpoint is unreadable, or the state does not fit the job: starting from nothing would
     /// lose state.
-    Unrecoverable { reason: String },
+    Unrecoverable {
+        reason: String,
+    },
 }

@@ -51,7 +51,8 @@ impl Regions {
         }
 
         let mut number_of_root: BTreeMap<usize, RegionId> = BTreeMap::new();
-        let mut regions = Regions { tasks: Vec::new(), region_of: BTreeMap::new(), inputs: Vec::new(), consumers: Vec::new() };
+        let mut regions =
+            Regions { tasks: Vec::new(), region_of: BTreeMap::new(), inputs: Vec::new(), consumers: Vec::new() };
         for (index, task) in tasks.iter().enumerate() {
             let region = *number_of_root.entry(union.root(index)).or_insert_with(|| {
                 regions.tasks.push(Vec::new());
@@ -116,7 +117,9 @@ impl Regions {
             if !restart.insert(region) {
                 continue;
             }
-            open.extend(self.inputs[region].iter().filter(|(_, task)| unavailable.contains(task)).map(|(from, _)| *from));
+            open.extend(
+                self.inputs[region].iter().filter(|(_, task)| unavailable.contains(task)).map(|(from, _)| *from),
+            );
             open.extend(self.consumers[region].iter().copied());
         }
         restart
@@ -258,7 +261,8 @@ mod tests {
     #[test]
     fn r45_regions_that_wait_for_each_other_are_one() {
         // A reads what B's region produced and B what A's region produced, both through blocking edges.
-        let edges = [(0, 1, Pointwise, true), (2, 3, Pointwise, true), (0, 3, AllToAll, false), (2, 1, AllToAll, false)];
+        let edges =
+            [(0, 1, Pointwise, true), (2, 3, Pointwise, true), (0, 3, AllToAll, false), (2, 1, AllToAll, false)];
         let regions = Regions::of_plan(&plan(&[1, 1, 1, 1], &edges));
         assert_eq!(regions.len(), 1);
         let without_cycle = Regions::of_plan(&plan(&[1, 1, 1, 1], &edges[..3]));

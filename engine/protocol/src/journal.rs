@@ -180,10 +180,7 @@ mod tests {
     #[test]
     fn a_lower_revision_is_refused_by_name() {
         let state = JournalState::fold(&[claim(3, "new")]);
-        assert_eq!(
-            state.may_claim(2),
-            Err(ClaimRefused { standing: 3, claimant: "new".into(), refused: 2 })
-        );
+        assert_eq!(state.may_claim(2), Err(ClaimRefused { standing: 3, claimant: "new".into(), refused: 2 }));
         assert!(state.may_claim(3).is_ok() && state.may_claim(4).is_ok());
         assert!(JournalState::default().may_claim(0).is_ok());
     }

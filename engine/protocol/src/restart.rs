@@ -98,10 +98,8 @@ impl RestartDecider {
                     };
                 }
                 let base = exponential_backoff(initial_backoff_ms, max_backoff_ms, backoff_multiplier, self.failures);
-                let delay_ms = self.with_jitter(base, jitter_factor).clamp(
-                    initial_backoff_ms.min(max_backoff_ms),
-                    max_backoff_ms,
-                );
+                let delay_ms =
+                    self.with_jitter(base, jitter_factor).clamp(initial_backoff_ms.min(max_backoff_ms), max_backoff_ms);
                 self.failures = self.failures.saturating_add(1);
                 self.planned = Some(now.saturating_add(delay_ms));
                 Decision::Restart { delay_ms, merged: false }
@@ -184,11 +182,8 @@ mod tests {
 
     #[test]
     fn r39_failure_rate_of_zero_never_restarts() {
-        let mut decider = decider(RestartStrategy::FailureRate {
-            max_failures_per_interval: 0,
-            interval_ms: 1_000,
-            delay_ms: 1,
-        });
+        let mut decider =
+            decider(RestartStrategy::FailureRate { max_failures_per_interval: 0, interval_ms: 1_000, delay_ms: 1 });
         assert!(gives_up(decider.on_failure(5, true)));
     }
 
@@ -200,8 +195,7 @@ mod tests {
     #[test]
     fn r41_exponential_default_series() {
         let mut decider = decider(exponential(0.0, u32::MAX));
-        let series =
-            [1_000, 1_500, 2_250, 3_375, 5_062, 7_593, 11_390, 17_085, 25_628, 38_443, 57_665, 60_000, 60_000];
+        let series = [1_000, 1_500, 2_250, 3_375, 5_062, 7_593, 11_390, 17_085, 25_628, 38_443, 57_665, 60_000, 60_000];
         let mut now = 0;
         for expected in series {
             let delay_ms = delay(decider.on_failure(now, true));

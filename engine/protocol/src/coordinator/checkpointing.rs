@@ -228,9 +228,9 @@ impl Coordinator {
             .filter(|(_, run)| run.state != TaskState::Finished)
             .map(|(task, run)| (*task, run.deployment))
             .collect();
-        let roots = expected.keys().filter(|task| {
-            !self.inputs.get(task).into_iter().flatten().any(|input| expected.contains_key(input))
-        });
+        let roots = expected
+            .keys()
+            .filter(|task| !self.inputs.get(task).into_iter().flatten().any(|input| expected.contains_key(input)));
         let targets = self.addresses(roots.map(|task| (*task, expected[task])));
         let subtasks = expected.len() as u32;
         self.checkpoints.pending.insert(
@@ -253,10 +253,7 @@ impl Coordinator {
     }
 
     /// Where the tasks run that are still in the given deployment and alive.
-    fn addresses(
-        &self,
-        tasks: impl Iterator<Item = (TaskId, DeploymentId)>,
-    ) -> Vec<(WorkerId, TaskId, DeploymentId)> {
+    fn addresses(&self, tasks: impl Iterator<Item = (TaskId, DeploymentId)>) -> Vec<(WorkerId, TaskId, DeploymentId)> {
         tasks
             .filter_map(|(task, deployment)| {
                 let run = self.tasks.get(&task)?;
@@ -462,7 +459,11 @@ impl Coordinator {
         self.report(Report::CheckpointFailed { checkpoint, reason: reason.clone(), counted });
         self.suspend_after(checkpoint, Some(&reason));
         let tolerable = self.config.checkpoint.tolerable_failures;
-        if !counted || tolerable == u32::MAX || checkpoint <= self.checkpoints.last_success || self.life != Life::Working {
+        if !counted
+            || tolerable == u32::MAX
+            || checkpoint <= self.checkpoints.last_success
+            || self.life != Life::Working
+        {
             return;
         }
         self.checkpoints.failures += 1;

@@ -18,7 +18,9 @@ enum Step {
     /// Until the journal says that the checkpoint is discarded.
     Journaling,
     /// Until nothing can refer to its files any more.
-    Waiting { in_progress: BTreeSet<CheckpointId> },
+    Waiting {
+        in_progress: BTreeSet<CheckpointId>,
+    },
     Deleting,
     RetryAt(Millis),
 }

@@ -41,7 +41,9 @@ impl Coordinator {
             }
             // Asked twice: somebody is in a hurry.
             Life::Suspending { .. } => {
-                self.begin_stopping(StopReason::Suspend { note: Some("the last checkpoint was not waited for".into()) });
+                self.begin_stopping(StopReason::Suspend {
+                    note: Some("the last checkpoint was not waited for".into()),
+                });
             }
             Life::Stopping(StopReason::Suspend { .. }) => self.suspended(),
             Life::Stopping(_) | Life::Ending(_) | Life::Exited => {}
@@ -112,7 +114,8 @@ impl Coordinator {
 
     pub(super) fn end_if_finished(&mut self) {
         let finished = self.tasks.values().all(|run| run.state == TaskState::Finished) && self.all_regions_active();
-        if finished && matches!(self.life, Life::Working | Life::Suspending { .. }) && !self.has_journaling_checkpoint() {
+        if finished && matches!(self.life, Life::Working | Life::Suspending { .. }) && !self.has_journaling_checkpoint()
+        {
             self.abort_checkpoints("all tasks have finished");
             self.begin_ending(EndState::Finished, None);
         }
@@ -143,7 +146,8 @@ impl Coordinator {
         if ending.journaled && !ending.discarding {
             ending.discarding = true;
             if !outlives(self.config.checkpoint.retention, ending.end) {
-                let existing: Vec<_> = self.journal.state.checkpoints.iter().map(|(checkpoint, _)| *checkpoint).collect();
+                let existing: Vec<_> =
+                    self.journal.state.checkpoints.iter().map(|(checkpoint, _)| *checkpoint).collect();
                 existing.into_iter().for_each(|checkpoint| self.discard(checkpoint));
             }
             self.clean_up_aborted_below(CheckpointId::MAX);

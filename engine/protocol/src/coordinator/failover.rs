@@ -120,12 +120,7 @@ impl Coordinator {
     }
 
     /// One failure, of one or several regions: they restart as the strategy says, or the job ends.
-    pub(super) fn fail_regions(
-        &mut self,
-        failed: &BTreeSet<RegionId>,
-        failure: &str,
-        recoverable: bool,
-    ) {
+    pub(super) fn fail_regions(&mut self, failed: &BTreeSet<RegionId>, failure: &str, recoverable: bool) {
         match self.life {
             Life::Working => {}
             Life::Suspending { .. } => {

@@ -107,7 +107,9 @@ impl Coordinator {
         let (revision, claimant) = (self.config.revision, self.config.claimant.as_str());
         let stands = state.stands(revision, claimant);
         let claimed_before = self.journal.claimed
-            || entries.iter().any(|(_, entry)| matches!(entry, JournalEntry::Claimed { claimant: by, .. } if by == claimant));
+            || entries
+                .iter()
+                .any(|(_, entry)| matches!(entry, JournalEntry::Claimed { claimant: by, .. } if by == claimant));
         self.journal.state = state;
         self.journal.next_seq = last + 1;
         self.journal.entries = entries.len() - start;

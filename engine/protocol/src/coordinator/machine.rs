@@ -49,7 +49,10 @@ pub(super) enum Life {
     Claiming,
     Working,
     /// Still running, but only until the last checkpoint has ended.
-    Suspending { checkpoint: Option<CheckpointId>, deadline: Millis },
+    Suspending {
+        checkpoint: Option<CheckpointId>,
+        deadline: Millis,
+    },
     /// Tasks are being cancelled.
     Stopping(StopReason),
     /// The end is written down, checkpoints that do not outlive it go.
@@ -60,9 +63,13 @@ pub(super) enum Life {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum StopReason {
     /// With what went wrong with the last checkpoint, if anything.
-    Suspend { note: Option<String> },
+    Suspend {
+        note: Option<String>,
+    },
     Cancel,
-    Fail { reason: String },
+    Fail {
+        reason: String,
+    },
 }
 
 /// What the coordinator knows of a task.

@@ -31,7 +31,9 @@ pub(super) enum RestorePoint {
     Ready(Option<Arc<CheckpointManifest>>),
     Loading,
     /// There are checkpoints, but none can be used.
-    Lost { reason: String },
+    Lost {
+        reason: String,
+    },
 }
 
 impl RestorePoints {
@@ -42,7 +44,11 @@ impl RestorePoints {
     /// Asks for a manifest, unless it is known, damaged or asked for already.
     pub fn load(&mut self, checkpoint: CheckpointId, checksum: u64, now: Millis) {
         if !self.manifests.contains_key(&checkpoint) && !self.damaged.contains(&checkpoint) {
-            self.loads.entry(checkpoint).or_insert_with(|| Load { checksum, due: Some(now), backoff: Backoff::default() });
+            self.loads.entry(checkpoint).or_insert_with(|| Load {
+                checksum,
+                due: Some(now),
+                backoff: Backoff::default(),
+            });
         }
     }
 
@@ -99,7 +105,9 @@ impl Coordinator {
         checkpoint: CheckpointId,
         result: Result<Box<CheckpointManifest>, StoreError>,
     ) {
-        let Some(load) = self.restore_points.loads.get_mut(&checkpoint).filter(|load| load.due.is_none()) else { return };
+        let Some(load) = self.restore_points.loads.get_mut(&checkpoint).filter(|load| load.due.is_none()) else {
+            return;
+        };
         match result {
             Err(StoreError::Unavailable(_)) => load.due = Some(self.now + load.backoff.next()),
             Err(StoreError::Damaged(reason)) => self.mark_damaged(checkpoint, reason),

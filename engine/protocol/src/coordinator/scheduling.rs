@@ -13,10 +13,14 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RegionPhase {
     /// Nothing of it runs; to be deployed as soon as slots are there, but not before this time.
-    Waiting { not_before: Millis },
+    Waiting {
+        not_before: Millis,
+    },
     Active,
     /// Its tasks are being cancelled; it waits afterwards.
-    Cancelling { restart_at: Millis },
+    Cancelling {
+        restart_at: Millis,
+    },
 }
 
 /// Workers and what they hold. Slot `i` takes subtask `i` of every vertex.
@@ -69,7 +73,11 @@ impl Cluster {
     }
 
     pub fn views(&self) -> Vec<WorkerView> {
-        let view = |(worker, slots): (&WorkerId, &u32)| WorkerView { worker: *worker, slots: *slots, used: self.used(*worker) };
+        let view = |(worker, slots): (&WorkerId, &u32)| WorkerView {
+            worker: *worker,
+            slots: *slots,
+            used: self.used(*worker),
+        };
         self.workers.iter().map(view).collect()
     }
 }
@@ -149,17 +157,14 @@ impl Coordinator {
         if !first && placed.is_empty() {
             return;
         }
-        let mut restores = match assign_state(
-            manifest.as_deref(),
-            &self.config.plan,
-            self.config.allow_non_restored_state,
-        ) {
-            Ok(restores) => restores,
-            Err(error) => {
-                self.abandon(ExitReason::Unrecoverable { reason: error.to_string() });
-                return;
-            }
-        };
+        let mut restores =
+            match assign_state(manifest.as_deref(), &self.config.plan, self.config.allow_non_restored_state) {
+                Ok(restores) => restores,
+                Err(error) => {
+                    self.abandon(ExitReason::Unrecoverable { reason: error.to_string() });
+                    return;
+                }
+            };
         let placed = if first {
             self.set_job_state(JobState::Created, None);
             self.place(due, first)

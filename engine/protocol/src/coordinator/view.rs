@@ -330,10 +330,7 @@ mod tests {
         assert_eq!(view.history.len(), 11);
         assert_eq!(view.history.iter().map(|checkpoint| checkpoint.id).collect::<Vec<_>>()[..3], [20, 19, 18]);
         assert_eq!(view.history.back().unwrap().id, 1);
-        assert_eq!(
-            view.counts,
-            CheckpointCounts { restored: 0, total: 20, in_progress: 1, completed: 10, failed: 9 }
-        );
+        assert_eq!(view.counts, CheckpointCounts { restored: 0, total: 20, in_progress: 1, completed: 10, failed: 9 });
         assert_eq!(view.latest_completed.as_ref().unwrap().id, 20);
         assert_eq!(view.latest_failed.as_ref().unwrap().id, 19);
     }

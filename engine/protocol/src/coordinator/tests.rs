@@ -1,0 +1,7 @@
+//! Tests of the coordinator against a small world: a journal, a manifest store and tasks that do as they are told.
+
+mod checkpoints;
+mod claims;
+mod ends;
+mod failures;
+mod world;
