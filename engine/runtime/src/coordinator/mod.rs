@@ -30,7 +30,7 @@ const INBOX: usize = 4096;
 /// Journal entries before they are replaced by one.
 const JOURNAL_ENTRIES: usize = 64;
 /// How long workers get to hear that the job is over.
-const FAREWELL: Duration = Duration::from_millis(500);
+const FAREWELL: Duration = Duration::from_millis(100);
 
 pub struct CoordinatorOptions {
     pub config: JobConfig,

@@ -184,6 +184,11 @@ impl Gate {
         Ok(state.mails.pop_front())
     }
 
+    /// Mails that a cancelled task did not come to.
+    pub fn remaining_mails(&self) -> Vec<Mail> {
+        self.state.lock().mails.drain(..).collect()
+    }
+
     /// The next mail or element, waiting until `deadline` at most (for ever without one).
     pub fn next(&self, deadline: Option<Instant>) -> Result<Next, TaskError> {
         let mut state = self.state.lock();

@@ -262,6 +262,21 @@ impl Task {
     }
 
     fn run(mut self) -> Result<(), TaskError> {
+        let result = self.process();
+        if matches!(result, Err(TaskError::Cancelled)) {
+            // A job that is suspended shows what its last checkpoint covers; it is in the journal, so it may.
+            for mail in self.gate.remaining_mails() {
+                if let Mail::Complete(checkpoint) = mail
+                    && let Err(error) = self.complete(checkpoint)
+                {
+                    tracing::warn!(task = %self.task, checkpoint, %error, "commit left to the next start");
+                }
+            }
+        }
+        result
+    }
+
+    fn process(&mut self) -> Result<(), TaskError> {
         self.report(TaskStatus::Running);
         if self.restored_finished {
             // All was processed and finished before the checkpoint; downstream has to hear it again.
@@ -453,12 +468,7 @@ impl Task {
                 self.apply(outcome)?;
             }
             Mail::Complete(checkpoint) => {
-                if let Some(head) = &mut self.source {
-                    head.source.checkpoint_complete(checkpoint)?;
-                }
-                for index in 0..self.chain.len() {
-                    self.chain.operator(index).checkpoint_complete(checkpoint)?;
-                }
+                self.complete(checkpoint)?;
                 if self.finished_in.is_some_and(|finished| checkpoint >= finished) {
                     self.chain.broadcast(&Element::Closed)?;
                     return Ok(true);
@@ -473,6 +483,18 @@ impl Task {
             }
         }
         Ok(false)
+    }
+
+    /// Sinks make visible what the checkpoint covers.
+    fn complete(&mut self, checkpoint: u64) -> Result<(), TaskError> {
+        faults::point("commit.before").map_err(TaskError::Recoverable)?;
+        if let Some(head) = &mut self.source {
+            head.source.checkpoint_complete(checkpoint)?;
+        }
+        for index in 0..self.chain.len() {
+            self.chain.operator(index).checkpoint_complete(checkpoint)?;
+        }
+        faults::point("commit.after").map_err(TaskError::Recoverable)
     }
 
     fn apply(&mut self, outcome: Vec<Alignment>) -> Result<(), TaskError> {
