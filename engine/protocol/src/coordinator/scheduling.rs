@@ -27,12 +27,14 @@ pub(super) enum RegionPhase {
 #[derive(Debug, Clone)]
 pub(super) struct Cluster {
     workers: BTreeMap<WorkerId, u32>,
+    /// Lost ones: a process that comes back is a new worker, so what still says their name is late.
+    gone: BTreeSet<WorkerId>,
     slots: Vec<Option<WorkerId>>,
 }
 
 impl Cluster {
     pub fn new(slots: u32) -> Self {
-        Cluster { workers: BTreeMap::new(), slots: vec![None; slots as usize] }
+        Cluster { workers: BTreeMap::new(), gone: BTreeSet::new(), slots: vec![None; slots as usize] }
     }
 
     pub fn knows(&self, worker: WorkerId) -> bool {
@@ -84,6 +86,9 @@ impl Cluster {
 
 impl Coordinator {
     pub(super) fn on_worker_registered(&mut self, worker: WorkerId, slots: u32) {
+        if self.cluster.gone.contains(&worker) {
+            return;
+        }
         self.cluster.workers.insert(worker, slots);
         self.view.workers = self.cluster.views();
     }
@@ -91,6 +96,7 @@ impl Coordinator {
     /// Returns the tasks that were running there.
     pub(super) fn remove_worker(&mut self, worker: WorkerId) -> Vec<TaskId> {
         self.cluster.workers.remove(&worker);
+        self.cluster.gone.insert(worker);
         for slot in &mut self.cluster.slots {
             if *slot == Some(worker) {
                 *slot = None;

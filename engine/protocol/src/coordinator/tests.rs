@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod claims;
+mod disorder;
 mod ends;
 mod failures;
 mod world;
