@@ -10,6 +10,12 @@ use crate::journal::{FIRST_SEQ, JournalEntry, JournalState, needs_compaction};
 use crate::retention::outlives;
 use std::collections::VecDeque;
 
+/// A coordinator that has nothing to append looks this often whether its claim still stands.
+const CLAIM_CHECK_MS: u64 = 10_000;
+/// An entry may vanish between listing and reading because another coordinator trims the journal, so one damaged answer
+/// proves nothing.
+const DAMAGED_ANSWERS: u32 = 3;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reading {
     No,
@@ -32,6 +38,9 @@ pub(super) struct JournalWriter {
     queue: VecDeque<JournalEntry>,
     reading: Reading,
     backoff: Backoff,
+    damaged_answers: u32,
+    /// When the claim was last known to stand.
+    confirmed_at: Millis,
 }
 
 impl Default for JournalWriter {
@@ -46,6 +55,8 @@ impl Default for JournalWriter {
             queue: VecDeque::new(),
             reading: Reading::No,
             backoff: Backoff::default(),
+            damaged_answers: 0,
+            confirmed_at: 0,
         }
     }
 }
@@ -54,8 +65,13 @@ impl JournalWriter {
     pub fn next_timer(&self) -> Option<Millis> {
         match self.reading {
             Reading::At(at) => Some(at),
-            Reading::No | Reading::Asked => None,
+            Reading::No => self.claim_check_at(),
+            Reading::Asked => None,
         }
+    }
+
+    fn claim_check_at(&self) -> Option<Millis> {
+        (self.claimed && self.outstanding.is_none()).then_some(self.confirmed_at + CLAIM_CHECK_MS)
     }
 
     pub fn enqueue(&mut self, entry: JournalEntry) {
@@ -84,7 +100,18 @@ impl Coordinator {
         }
         let entries = match result {
             Ok(entries) => entries,
+            Err(StoreError::Unavailable(_)) if self.journal.claimed && self.journal.outstanding.is_none() => {
+                // Only a look at the claim; appends must not wait for the next one.
+                self.journal.reading = Reading::No;
+                self.journal.confirmed_at = self.now;
+                return;
+            }
             Err(StoreError::Unavailable(_)) => {
+                self.journal.reading = Reading::At(self.now + self.journal.backoff.next());
+                return;
+            }
+            Err(StoreError::Damaged(_)) if self.journal.damaged_answers + 1 < DAMAGED_ANSWERS => {
+                self.journal.damaged_answers += 1;
                 self.journal.reading = Reading::At(self.now + self.journal.backoff.next());
                 return;
             }
@@ -101,6 +128,8 @@ impl Coordinator {
             return;
         }
         self.journal.reading = Reading::No;
+        self.journal.damaged_answers = 0;
+        self.journal.confirmed_at = self.now;
         self.journal.highest_directory = self.journal.highest_directory.max(highest_directory);
         let start = entries.iter().rposition(|(_, entry)| matches!(entry, JournalEntry::Compacted { .. })).unwrap_or(0);
         let state = JournalState::fold(entries[start..].iter().map(|(_, entry)| entry));
@@ -171,6 +200,7 @@ impl Coordinator {
                 self.journal.next_seq = seq + 1;
                 self.journal.entries += 1;
                 self.journal.backoff.reset();
+                self.journal.confirmed_at = self.now;
                 self.on_entry_written(seq, entry);
             }
             AppendOutcome::Exists if self.journal.backoff.failures() == 0 => {
@@ -241,6 +271,8 @@ impl Coordinator {
         } else if needs_compaction(self.journal.entries, self.config.compact_after) {
             let state = self.journal.state.clone();
             self.append(JournalEntry::Compacted { state });
+        } else if self.journal.claim_check_at().is_some_and(|at| at <= self.now) {
+            self.read_journal();
         }
     }
 
