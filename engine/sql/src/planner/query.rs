@@ -1,0 +1,143 @@
+//! A query's logical plan, and its translation to relations over nodes.
+
+use super::relation::Relation;
+use super::{Naming, Planner, expressions};
+use crate::catalog::{self, Table};
+use crate::check;
+use crate::position::{Position, from_datafusion};
+use crate::program::input_column;
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::{DFSchema, DataFusionError};
+use datafusion_expr::logical_plan::{Distinct, Filter, Projection, TableScan, Union};
+use datafusion_expr::{Expr, LogicalPlan};
+use datafusion_optimizer::analyzer::AnalyzerRule;
+use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
+use datafusion_optimizer::optimize_projections::OptimizeProjections;
+use datafusion_optimizer::push_down_filter::PushDownFilter;
+use datafusion_optimizer::{Optimizer, OptimizerContext};
+use sqlparser::ast::{Query, Statement};
+use std::sync::Arc;
+use streamjob_dataflow::PlanError;
+use streamjob_dataflow::graph::Exchange;
+
+impl Planner<'_> {
+    /// Names and types resolved and checked, nothing coerced.
+    pub(super) fn logical_plan(&self, mut query: Query, position: Position) -> Result<LogicalPlan, PlanError> {
+        check::query(&mut query, position, &self.catalog.function_names())?;
+        let plan = expressions::sql_to_rel(&self.catalog)
+            .sql_statement_to_plan(Statement::Query(Box::new(query)))
+            .map_err(|error| from_datafusion(&error, position))?;
+        expressions::check_plan(&plan).map_err(|error| from_datafusion(&error, position))?;
+        Ok(plan)
+    }
+
+    /// Coerces types, then applies the few rules that hold for streams as well: filters move towards the sources (below
+    /// an aggregation only those on its keys) and unused columns and aggregates go.
+    pub(super) fn optimize(&self, plan: LogicalPlan, position: Position) -> Result<LogicalPlan, PlanError> {
+        let fail = |error: DataFusionError| from_datafusion(&error, position);
+        let options = Arc::new(ConfigOptions::default());
+        let plan = TypeCoercion::new().analyze(plan, &options).map_err(fail)?;
+        let rules = Optimizer::with_rules(vec![Arc::new(PushDownFilter::new()), Arc::new(OptimizeProjections::new())]);
+        let context = OptimizerContext::new_with_config_options(options).with_skip_failing_rules(false);
+        rules.optimize(plan, &context, |_, _| {}).map_err(fail)
+    }
+
+    pub(super) fn translate(&mut self, plan: &LogicalPlan, naming: &mut Naming) -> Result<Relation, PlanError> {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.table_scan(scan, naming),
+            LogicalPlan::SubqueryAlias(alias) => self.translate(&alias.input, naming),
+            LogicalPlan::Projection(projection) => self.projection(projection, naming),
+            LogicalPlan::Filter(filter) => self.filter(filter, naming),
+            LogicalPlan::Union(union) => self.union(union, naming),
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate, naming),
+            LogicalPlan::Distinct(Distinct::All(input)) => self.distinct(input, naming),
+            other => Err(naming.position.error(format!(
+                "the query needs '{}', which is not supported; supported are projections, filters, GROUP BY, TUMBLE windows \
+                 and UNION ALL",
+                other.display()
+            ))),
+        }
+    }
+
+    fn table_scan(&mut self, scan: &TableScan, naming: &Naming) -> Result<Relation, PlanError> {
+        let table = scan.source.downcast_ref::<Table>().map(|table| table.definition.name.clone());
+        let table = match table.as_ref().and_then(|name| self.catalog.relation(name)) {
+            Some(catalog::Relation::Table(table)) => Arc::clone(table),
+            _ => return Err(naming.position.error(format!("'{}' is not a table", scan.table_name))),
+        };
+        let mut relation = self.scan(&table, naming)?;
+        if let Some(projection) = &scan.projection {
+            relation.columns = projection.iter().map(|index| relation.columns[*index].clone()).collect();
+            relation.fields = projection.iter().map(|index| Arc::clone(&relation.fields[*index])).collect();
+        }
+        Ok(relation)
+    }
+
+    fn projection(&mut self, projection: &Projection, naming: &mut Naming) -> Result<Relation, PlanError> {
+        let mut relation = self.translate(&projection.input, naming)?;
+        let scope = projection.input.schema();
+        let columns = projection.expr.iter().map(|expr| compose(&relation, expr, scope, naming));
+        relation.columns = columns.collect::<Result<Vec<_>, _>>()?;
+        relation.fields = projection.schema.fields().iter().map(Arc::clone).collect();
+        Ok(relation)
+    }
+
+    fn filter(&mut self, filter: &Filter, naming: &mut Naming) -> Result<Relation, PlanError> {
+        let mut relation = self.translate(&filter.input, naming)?;
+        let condition = compose(&relation, &filter.predicate, filter.input.schema(), naming)?;
+        relation.filter(condition);
+        Ok(relation)
+    }
+
+    /// No node of its own: what follows reads from all branches.
+    fn union(&mut self, union: &Union, naming: &mut Naming) -> Result<Relation, PlanError> {
+        let fields: Vec<_> = union.schema.fields().iter().map(Arc::clone).collect();
+        let mut merged: Option<Relation> = None;
+        for input in &union.inputs {
+            let mut branch = self.translate(input, naming)?;
+            branch.fields = fields.clone();
+            let times = branch.columns.iter().enumerate();
+            let times: Vec<usize> =
+                times.filter(|(_, column)| branch.is_time_attribute(column)).map(|(index, _)| index).collect();
+            let updating = branch.updating;
+            let outputs = branch.columns.iter().cloned().zip(fields.iter().cloned()).collect();
+            let nodes = self.calc(&branch, outputs, naming)?;
+            let fail = |error: DataFusionError| from_datafusion(&error, naming.position);
+            let branch = Relation::of_nodes(nodes, times.into_iter().collect(), updating).map_err(fail)?;
+            merged = Some(match merged {
+                None => branch,
+                Some(mut merged) => {
+                    merged.producers.extend(branch.producers);
+                    merged.parallelism = merged.parallelism.max(branch.parallelism);
+                    // A time attribute of the union is one in every branch.
+                    merged.time_attributes.retain(|column| branch.time_attributes.contains(column));
+                    merged.updating |= branch.updating;
+                    merged
+                }
+            });
+        }
+        let mut merged = merged.ok_or_else(|| naming.position.error("UNION ALL of nothing"))?;
+        merged.columns = (0..fields.len()).map(input_column).collect();
+        Ok(merged)
+    }
+
+    /// Connects producers to a node that takes rows by key, or all rows without one.
+    pub(super) fn connect(&mut self, producers: &[usize], node: usize, keys: Option<Vec<usize>>) {
+        let exchange = match keys {
+            Some(keys) if !keys.is_empty() => Exchange::Hash(keys),
+            _ => Exchange::Rebalance,
+        };
+        for producer in producers {
+            self.graph.connect(*producer, node, 0, exchange.clone());
+        }
+    }
+}
+
+pub(super) fn compose(
+    relation: &Relation,
+    expr: &Expr,
+    scope: &DFSchema,
+    naming: &Naming,
+) -> Result<Expr, PlanError> {
+    relation.compose(expr, scope).map_err(|error| from_datafusion(&error, naming.position))
+}
