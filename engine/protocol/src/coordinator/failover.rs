@@ -109,7 +109,8 @@ impl Coordinator {
             }
         }
         if !failed.is_empty() {
-            let failure = format!("{worker} failed: {reason}");
+            let named = reason.starts_with(&worker.to_string());
+            let failure = if named { reason.to_owned() } else { format!("{worker} lost: {reason}") };
             self.note_failure(&failure, None, Some(worker));
             self.fail_regions(&failed, &failure, true);
         }
