@@ -90,7 +90,7 @@ impl TaskLifecycle {
             return Vec::new();
         }
         self.state = TaskState::Drained;
-        if self.checkpointing { Vec::new() } else { self.finish() }
+        if self.checkpointing { vec![TaskAction::Report(TaskStatus::Drained)] } else { self.finish() }
     }
 
     pub fn on_complete(&mut self, checkpoint: CheckpointId) -> Vec<TaskAction> {
@@ -115,6 +115,11 @@ impl TaskLifecycle {
     /// An operator, the input or the output broke. A failed commit is such an error too.
     pub fn on_error(&mut self, reason: String, recoverable: bool) -> Vec<TaskAction> {
         self.end(TaskState::Failed, TaskStatus::Failed { reason, recoverable })
+    }
+
+    /// The state to restore is missing or not what was written.
+    pub fn on_state_damaged(&mut self, reason: String) -> Vec<TaskAction> {
+        self.end(TaskState::Failed, TaskStatus::StateDamaged { reason })
     }
 
     fn finish(&mut self) -> Vec<TaskAction> {
@@ -161,7 +166,7 @@ mod tests {
     fn a_drained_task_finishes_with_the_first_completed_checkpoint_that_covers_its_end() {
         let mut task = running(true);
         assert!(!task.on_snapshot(4));
-        assert!(task.on_drained().is_empty());
+        assert_eq!(task.on_drained(), vec![TaskAction::Report(TaskStatus::Drained)]);
         // Checkpoint 4 was cut before the end: its completion commits, but does not end the task.
         assert_eq!(task.on_complete(4), vec![TaskAction::Commit(4)]);
         assert!(task.on_snapshot(5));

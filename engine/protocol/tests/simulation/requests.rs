@@ -1,0 +1,239 @@
+//! Requests of coordinators to the model store: they take time, fail, take effect without an answer, and outlive the
+//! process that sent them.
+
+use crate::mutant::Mutant;
+use crate::store::{StoredManifest, checksum, files_of};
+use crate::world::World;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use streamjob_protocol::coordinator::{AppendOutcome, Event, StoreError};
+use streamjob_protocol::ids::{CheckpointId, Millis};
+use streamjob_protocol::journal::JournalEntry;
+use streamjob_protocol::manifest::{CheckpointManifest, OperatorState};
+
+#[derive(Debug)]
+pub enum Request {
+    ReadJournal,
+    Append { seq: u64, entry: JournalEntry },
+    /// Second half of an append: whether later entries stand, which make it void.
+    ListAfterAppend { seq: u64, unknown: bool },
+    Trim { before: u64 },
+    LoadManifest { checkpoint: CheckpointId, expected: u64 },
+    WriteManifest { manifest: Box<CheckpointManifest> },
+    Delete { checkpoint: CheckpointId, files: Vec<String> },
+    /// Deletes orphans; these checkpoints are kept.
+    Sweep { checkpoints: Vec<CheckpointId> },
+}
+
+pub struct PendingRequest {
+    pub coordinator: usize,
+    pub request: Request,
+    pub due: Millis,
+}
+
+fn unavailable<T>() -> Result<T, StoreError> {
+    Err(StoreError::Unavailable("simulated outage".into()))
+}
+
+impl World {
+    pub fn request(&mut self, coordinator: usize, request: Request) {
+        let longest = if self.shared.store_is_slow() { 250 } else { 12 };
+        let due = self.shared.now + self.shared.random.between(0, longest);
+        self.requests.push(PendingRequest { coordinator, request, due });
+    }
+
+    fn answer(&mut self, coordinator: usize, event: Event) {
+        let at = self.shared.now + self.shared.random.between(0, 6);
+        if self.coordinators[coordinator].alive {
+            self.coordinators[coordinator].inbox.push((at, event));
+        }
+    }
+
+    /// The request reaches the store now.
+    pub fn carry_out(&mut self, index: usize) {
+        let PendingRequest { coordinator, request, .. } = self.requests.swap_remove(index);
+        let fails = self.shared.store_fails();
+        // A request that fails may have had its effect.
+        let effect = !fails || self.shared.random.once_in(2);
+        self.shared.trace(|| {
+            let outcome = match (fails, effect) {
+                (false, _) => "",
+                (true, true) => " (done, no answer)",
+                (true, false) => " (fails)",
+            };
+            let mut text = format!("{request:?}");
+            text.truncate(160);
+            format!("store: coordinator {coordinator}: {text}{outcome}")
+        });
+        match request {
+            Request::ReadJournal => {
+                let event = self.read_journal(fails);
+                self.answer(coordinator, event);
+            }
+            Request::Append { seq, entry } => self.append(coordinator, seq, entry, fails, effect),
+            Request::ListAfterAppend { seq, unknown } => {
+                let later = self.shared.store.journal.range(seq + 1..).next().is_some();
+                let outcome = if unknown || fails {
+                    self.unknown()
+                } else if later && !self.shared.is(Mutant::FenceSkipped) {
+                    AppendOutcome::Exists
+                } else {
+                    AppendOutcome::Written
+                };
+                self.answer(coordinator, Event::JournalAppended { seq, outcome });
+            }
+            Request::Trim { before } => {
+                if effect {
+                    let state = self.shared.store.state();
+                    self.shared.store.journal.retain(|seq, _| *seq >= before);
+                    if self.shared.store.state() != state {
+                        self.shared.oracle.violate("I5", format!("trimming below {before} changes the journal"));
+                    }
+                }
+            }
+            Request::LoadManifest { checkpoint, expected } => {
+                let result = if fails { unavailable() } else { self.load_manifest(checkpoint, expected) };
+                self.answer(coordinator, Event::ManifestLoaded { checkpoint, result });
+            }
+            Request::WriteManifest { manifest } => {
+                let (checkpoint, checksum) = (manifest.checkpoint, checksum(&manifest));
+                if effect {
+                    self.shared.oracle.on_manifest(&self.shared.store, &manifest);
+                    let stored = StoredManifest { manifest: Rc::from(manifest), checksum, damaged: false };
+                    self.shared.store.manifests.insert(checkpoint, stored);
+                }
+                let result = if fails { unavailable() } else { Ok(checksum) };
+                self.answer(coordinator, Event::ManifestWritten { checkpoint, result });
+            }
+            Request::Delete { checkpoint, files } => {
+                if effect {
+                    self.delete(checkpoint, files);
+                }
+                let result = if fails { unavailable() } else { Ok(()) };
+                self.answer(coordinator, Event::CheckpointDeleted { checkpoint, result });
+            }
+            Request::Sweep { checkpoints } => {
+                if !fails {
+                    self.sweep(&checkpoints);
+                }
+            }
+        }
+    }
+
+    fn unknown(&self) -> AppendOutcome {
+        if self.shared.is(Mutant::UnknownTakenForWritten) {
+            AppendOutcome::Written
+        } else {
+            AppendOutcome::Unknown("simulated outage".into())
+        }
+    }
+
+    fn read_journal(&mut self, fails: bool) -> Event {
+        let mut highest_directory = self.shared.store.highest_directory();
+        if fails {
+            return Event::JournalRead { result: unavailable(), highest_directory: 0 };
+        }
+        let mut entries: Vec<(u64, JournalEntry)> =
+            self.shared.store.journal.iter().map(|(seq, entry)| (*seq, entry.clone())).collect();
+        if self.shared.is(Mutant::CheckpointIdsReused) {
+            highest_directory = 0;
+            for (_, entry) in &mut entries {
+                match entry {
+                    JournalEntry::Reserved { up_to } => *up_to = 0,
+                    JournalEntry::Compacted { state } => {
+                        state.highest_checkpoint = state.latest_checkpoint().unwrap_or(0);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if self.shared.is(Mutant::HalfCheckpointRestored) {
+            let newest = self.shared.store.state().latest_checkpoint().unwrap_or(0);
+            if let (Some((checkpoint, stored)), Some((seq, _))) =
+                (self.shared.store.manifests.range(newest + 1..).next_back(), entries.last())
+            {
+                let (checkpoint, manifest_checksum, seq) = (*checkpoint, stored.checksum, *seq);
+                entries.push((seq, JournalEntry::Completed { checkpoint, manifest_checksum, at: 0 }));
+            }
+        }
+        Event::JournalRead { result: Ok(entries), highest_directory }
+    }
+
+    fn append(&mut self, coordinator: usize, seq: u64, entry: JournalEntry, fails: bool, effect: bool) {
+        let exists = self.shared.store.journal.contains_key(&seq) && !self.shared.is(Mutant::FenceSkipped);
+        if effect && !exists {
+            let before = self.shared.store.state();
+            self.shared.store.journal.insert(seq, entry.clone());
+            let after = self.shared.store.state();
+            if before != after {
+                let process = &self.coordinators[coordinator];
+                let writer = (coordinator, process.claimant.as_str());
+                let states = (&before, &after);
+                self.shared.oracle.on_journal(states, &entry, writer, &process.job, &self.shared.store);
+            }
+        }
+        if exists && !fails {
+            self.answer(coordinator, Event::JournalAppended { seq, outcome: AppendOutcome::Exists });
+        } else {
+            self.request(coordinator, Request::ListAfterAppend { seq, unknown: fails });
+        }
+    }
+
+    fn load_manifest(&mut self, checkpoint: CheckpointId, expected: u64) -> Result<Box<CheckpointManifest>, StoreError> {
+        let store = &self.shared.store;
+        let Some(stored) = store.manifests.get(&checkpoint) else {
+            return Err(StoreError::Damaged("there is no manifest".into()));
+        };
+        if stored.damaged || stored.checksum != expected {
+            return Err(StoreError::Damaged("the manifest's checksum is another".into()));
+        }
+        if !store.files_are_whole(&stored.manifest) {
+            return Err(StoreError::Damaged("a state file is missing or damaged".into()));
+        }
+        let mut manifest = CheckpointManifest::clone(&stored.manifest);
+        if self.shared.is(Mutant::StateOfOneTaskLost)
+            && let Some(subtask) = manifest.operators.first_mut().and_then(|operator| operator.subtasks.get_mut(&0))
+        {
+            subtask.state = OperatorState::default();
+        }
+        Ok(Box::new(manifest))
+    }
+
+    pub fn delete(&mut self, checkpoint: CheckpointId, mut files: Vec<String>) {
+        if self.shared.is(Mutant::SharedFilesDeleted)
+            && let Some(stored) = self.shared.store.manifests.get(&checkpoint)
+        {
+            files.extend(files_of(&stored.manifest).map(|file| file.path.clone()));
+        }
+        self.shared.oracle.on_delete(&self.shared.store, Some(checkpoint), &files);
+        self.shared.store.manifests.remove(&checkpoint);
+        for file in files {
+            self.shared.store.files.remove(&file);
+        }
+    }
+
+    /// As the runtime does after a restore: what the retained checkpoints do not refer to goes.
+    fn sweep(&mut self, checkpoints: &[CheckpointId]) {
+        let store = &self.shared.store;
+        let mut kept = BTreeSet::new();
+        for checkpoint in checkpoints {
+            match store.manifests.get(checkpoint) {
+                Some(stored) if !stored.damaged => {
+                    kept.extend(files_of(&stored.manifest).map(|file| file.path.clone()));
+                }
+                _ => return,
+            }
+        }
+        let newest = checkpoints.iter().max().copied().unwrap_or(0);
+        let orphans: Vec<String> = store.files.keys().filter(|file| !kept.contains(*file)).cloned().collect();
+        let directories: Vec<CheckpointId> =
+            store.manifests.range(..=newest).map(|(id, _)| *id).filter(|id| !checkpoints.contains(id)).collect();
+        self.shared.oracle.on_delete(&self.shared.store, None, &orphans);
+        for file in orphans {
+            self.shared.store.files.remove(&file);
+        }
+        for directory in directories {
+            self.delete(directory, Vec::new());
+        }
+    }
+}
