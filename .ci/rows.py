@@ -68,10 +68,28 @@ ROWS = {
 
 # Rows of later parts that tests show already.
 LATER = {
+    26: "Unaligned checkpoints",
+    29: "State and checkpoints in memory, with a limit",
+    30: "State in memory, checkpoints in files",
+    31: "State in RocksDB, incremental checkpoints",
+    37: "State with a time to live",
+    47: "Savepoint on demand",
+    48: "Stop with savepoint",
+    49: "Start from a savepoint",
+    50: "Start from a retained checkpoint, given as directory or manifest; ids go on from it",
+    51: "Default directory of savepoints",
+    52: "Operators' uids keep their state apart",
+    53: "What savepoints are for: backup, upgrade, rescaling",
+    54: "State by operator and name, dealt out anew at a restore",
+    55: "What checkpoints can and savepoints can",
+    56: "Names of savepoints",
     60: "Idempotent sink",
     61: "Transactional sink: nothing is visible before its checkpoint is complete",
     62: "Write-ahead sink",
     63: "Two-phase commit, whatever step a crash hits",
+    64: "Kafka sink, exactly once",
+    68: "Figures of the web page on checkpoints",
+    69: "Command line and configuration keys",
     74: "Keyed operators give the same results at any parallelism",
 }
 
