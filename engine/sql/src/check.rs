@@ -10,9 +10,10 @@ use crate::position::Position;
 use crate::types;
 use sqlparser::ast::{
     BinaryOperator, CastKind, CeilFloorKind, DataType, DateTimeField, Distinct, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArguments, GroupByExpr, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
+    FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned,
     TableFactor, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use streamjob_dataflow::PlanError;
 
@@ -393,6 +394,11 @@ struct TypeLiterals;
 impl VisitorMut for TypeLiterals {
     type Break = ();
 
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        name_columns(&mut select.projection);
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Expr::Function(function) = expr {
             literal_digits(function);
@@ -414,6 +420,36 @@ impl VisitorMut for TypeLiterals {
             format: None,
         };
         ControlFlow::Continue(())
+    }
+}
+
+/// Columns without a name get Flink's: the last part of a path, `EXPR$n` for anything computed, and a number behind a name
+/// that stands there already.
+fn name_columns(items: &mut [SelectItem]) {
+    let mut taken: BTreeSet<String> = items
+        .iter()
+        .filter_map(|item| match item {
+            SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.clone()),
+            _ => None,
+        })
+        .collect();
+    for (index, item) in items.iter_mut().enumerate() {
+        let SelectItem::UnnamedExpr(expr) = item else { continue };
+        let (name, plain) = match expr {
+            Expr::Identifier(ident) => (ident.value.clone(), true),
+            Expr::CompoundIdentifier(idents) => match idents.last() {
+                Some(ident) => (ident.value.clone(), false),
+                None => continue,
+            },
+            _ => (format!("EXPR${index}"), false),
+        };
+        let free = std::iter::once(name.clone()).chain((0..).map(|n| format!("{name}{n}")));
+        let Some(unique) = free.into_iter().find(|name| !taken.contains(name)) else { continue };
+        taken.insert(unique.clone());
+        if !plain || unique != name {
+            let alias = Ident::with_span(expr.span(), unique);
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        }
     }
 }
 

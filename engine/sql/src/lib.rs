@@ -18,3 +18,6 @@ mod types;
 pub mod watermark;
 
 pub use planner::plan;
+
+#[cfg(test)]
+mod tests;
