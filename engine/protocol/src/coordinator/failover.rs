@@ -4,7 +4,7 @@
 use super::machine::{Coordinator, Life, StopReason};
 use super::scheduling::RegionPhase;
 use super::view::{FailureView, TaskState};
-use super::{Action, ExitReason, JobState, Report, TaskStatus};
+use super::{Action, JobState, Report, TaskStatus};
 use crate::failover::RegionId;
 use crate::ids::{CheckpointId, DeploymentId, Millis, TaskId, WorkerId};
 use crate::restart::Decision;
@@ -81,11 +81,11 @@ impl Coordinator {
         };
         let failure = format!("task {task} could not restore its state of checkpoint {checkpoint}: {reason}");
         self.note_failure(&failure, Some(task), worker);
-        if self.journal.state.checksum(checkpoint).is_none() {
-            self.abandon(ExitReason::Unrecoverable { reason: failure });
-            return;
+        if self.journal.state.checksum(checkpoint).is_some() {
+            self.mark_damaged(checkpoint, failure.clone());
+        } else if self.external.as_ref().is_some_and(|manifest| manifest.checkpoint == checkpoint) {
+            self.restore_points.external_damage = Some(failure.clone());
         }
-        self.mark_damaged(checkpoint, failure.clone());
         if self.life != Life::Working {
             self.fail_regions(&self.regions.all(), &failure, true);
             return;

@@ -41,6 +41,10 @@ pub(super) struct JournalWriter {
     damaged_answers: u32,
     /// When the claim was last known to stand.
     confirmed_at: Millis,
+    /// Answers after which the claim stood.
+    confirmations: u64,
+    /// Until there are so many, nothing final may be concluded from what the storage lacks.
+    confirmations_needed: Option<u64>,
 }
 
 impl Default for JournalWriter {
@@ -57,6 +61,8 @@ impl Default for JournalWriter {
             backoff: Backoff::default(),
             damaged_answers: 0,
             confirmed_at: 0,
+            confirmations: 0,
+            confirmations_needed: None,
         }
     }
 }
@@ -100,7 +106,11 @@ impl Coordinator {
         }
         let entries = match result {
             Ok(entries) => entries,
-            Err(StoreError::Unavailable(_)) if self.journal.claimed && self.journal.outstanding.is_none() => {
+            Err(StoreError::Unavailable(_))
+                if self.journal.claimed
+                    && self.journal.outstanding.is_none()
+                    && self.journal.confirmations_needed.is_none() =>
+            {
                 // Only a look at the claim; appends must not wait for the next one.
                 self.journal.reading = Reading::No;
                 self.journal.confirmed_at = self.now;
@@ -146,6 +156,7 @@ impl Coordinator {
             self.fenced();
             return;
         }
+        self.journal.confirmations += 1;
         if let Some((seq, entry)) = self.journal.outstanding.take() {
             if entries.iter().any(|(at, found)| *at == seq && *found == entry) {
                 self.journal.backoff.reset();
@@ -254,6 +265,21 @@ impl Coordinator {
         let state = &self.journal.state;
         let by = format!("{} (revision {})", state.claimant.as_deref().unwrap_or("nobody"), state.revision);
         self.abandon(ExitReason::Fenced { by });
+    }
+
+    /// Whether the claim was seen to stand after this was first asked. What the storage lacks may have been deleted by a
+    /// successor, in its right; so a coordinator looks before it declares state lost.
+    pub(super) fn claim_still_stands(&mut self) -> bool {
+        let asked_before = u64::from(self.journal.reading == Reading::Asked);
+        let needed = self.journal.confirmations + asked_before + 1;
+        let needed = *self.journal.confirmations_needed.get_or_insert(needed);
+        if self.journal.confirmations >= needed {
+            return true;
+        }
+        if self.journal.reading == Reading::No {
+            self.read_journal();
+        }
+        false
     }
 
     /// Issues the next append, if none is on its way, and repeats reads that are due.

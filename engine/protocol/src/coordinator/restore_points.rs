@@ -15,6 +15,8 @@ pub(super) struct RestorePoints {
     pub damaged: BTreeSet<CheckpointId>,
     /// Why the newest damaged one is.
     damage: String,
+    /// Why the checkpoint that the job was to start from cannot be read.
+    pub external_damage: Option<String>,
     loads: BTreeMap<CheckpointId, Load>,
 }
 
@@ -77,7 +79,10 @@ impl Coordinator {
                     RestorePoint::Loading
                 }
             },
-            None if self.journal.state.checkpoints.is_empty() => RestorePoint::Ready(self.external.clone()),
+            None if self.journal.state.checkpoints.is_empty() => match &self.restore_points.external_damage {
+                Some(reason) => RestorePoint::Lost { reason: format!("{reason}; start from another checkpoint") },
+                None => RestorePoint::Ready(self.external.clone()),
+            },
             None => RestorePoint::Lost {
                 reason: format!(
                     "none of the job's {} checkpoints can be read (the last one tried: {}); starting without them would \

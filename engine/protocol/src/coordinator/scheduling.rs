@@ -152,6 +152,9 @@ impl Coordinator {
         let manifest = match self.restore_point() {
             RestorePoint::Loading => return,
             RestorePoint::Lost { reason } => {
+                if !self.claim_still_stands() {
+                    return;
+                }
                 self.abandon(ExitReason::Unrecoverable { reason });
                 return;
             }

@@ -3,7 +3,7 @@
 use super::world::*;
 use crate::coordinator::*;
 use crate::ids::WorkerId;
-use crate::journal::EndState;
+use crate::journal::{EndState, JournalEntry};
 use std::collections::BTreeSet;
 use streamjob_api::config::*;
 
@@ -232,6 +232,29 @@ fn damaged_state_takes_the_whole_job_back_to_the_older_checkpoint() {
     world.status(task(0, 0), TaskStatus::StateDamaged { reason: "checksum".into() });
     assert!(matches!(&world.exit, Some(ExitReason::Unrecoverable { reason }) if reason.contains("checksum")));
     assert_eq!(world.checkpoints(), [older, newer], "left for a person to look at");
+}
+
+#[test]
+fn state_that_a_successor_deleted_is_not_lost() {
+    let mut world = World::running(config(pipeline()));
+    world.complete_one();
+    let seq = world.journal.keys().next_back().unwrap() + 1;
+    world.journal.insert(seq, JournalEntry::Claimed { revision: 1, claimant: "two".into(), at: 0 });
+    world.fail(task(0, 0));
+    world.advance(200);
+    world.status(task(0, 0), TaskStatus::StateDamaged { reason: "not there".into() });
+    assert!(matches!(world.exit, Some(ExitReason::Fenced { .. })), "{:?}", world.exit);
+}
+
+#[test]
+fn a_damaged_foreign_checkpoint_is_not_started_without() {
+    let mut world = World::running(config(pipeline()));
+    let checkpoint = world.complete_one();
+    let external_restore = Some(world.manifests[&checkpoint].clone());
+    let mut world = World::running(CoordinatorConfig { external_restore, ..config(pipeline()) });
+    world.status(task(0, 0), TaskStatus::StateDamaged { reason: "checksum".into() });
+    assert!(matches!(&world.exit, Some(ExitReason::Unrecoverable { reason }) if reason.contains("checksum")));
+    assert_eq!(world.deployments().len(), 1);
 }
 
 #[test]
