@@ -20,7 +20,9 @@ pub enum StateError {
     /// The bytes are not what was written: use an older checkpoint.
     #[error("the state file is damaged: {0}")]
     Damaged(String),
-    #[error("the state file has format version {found}, this program reads version {expected}; use the program that wrote it")]
+    #[error(
+        "the state file has format version {found}, this program reads version {expected}; use the program that wrote it"
+    )]
     Version { found: String, expected: &'static str },
     #[error("state files of one table do not fit together: {0}")]
     Mismatch(String),

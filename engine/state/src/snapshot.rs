@@ -51,7 +51,10 @@ pub fn encode(delta: &KeyedDelta, range: KeyGroupRange) -> Result<Vec<u8>, State
     let rows = delta.rows.num_rows();
     let problem = |message: String| StateError::Encode { table: delta.name.clone(), message };
     if delta.key_groups.len() != rows || delta.deleted.as_ref().is_some_and(|deleted| deleted.len() != rows) {
-        return Err(problem(format!("{rows} rows, but {} key groups or another number of marks", delta.key_groups.len())));
+        return Err(problem(format!(
+            "{rows} rows, but {} key groups or another number of marks",
+            delta.key_groups.len()
+        )));
     }
     if let Some(group) = delta.key_groups.iter().find(|group| **group < range.first || **group > range.last) {
         return Err(problem(format!("key group {group} is not in {}..={}", range.first, range.last)));
@@ -66,9 +69,11 @@ pub fn encode(delta: &KeyedDelta, range: KeyGroupRange) -> Result<Vec<u8>, State
         let groups = order.values().iter().map(|&row| delta.key_groups[row as usize]);
         let deleted: BooleanArray = match &delta.deleted {
             None => BooleanArray::from(vec![false; chunk.len()]),
-            Some(marks) => {
-                order.values().iter().map(|&row| Some(marks.is_valid(row as usize) && marks.value(row as usize))).collect()
-            }
+            Some(marks) => order
+                .values()
+                .iter()
+                .map(|&row| Some(marks.is_valid(row as usize) && marks.value(row as usize)))
+                .collect(),
         };
         Ok((values, UInt16Array::from_iter_values(groups), deleted))
     })

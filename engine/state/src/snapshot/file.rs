@@ -137,9 +137,11 @@ fn damaged(message: impl Into<String>) -> StateError {
 
 impl StateFile {
     pub fn open(bytes: Bytes) -> Result<StateFile, StateError> {
-        let digits = find_checksum(&bytes)
-            .ok_or_else(|| damaged(format!("{} bytes without the end of a state file; it is cut off or foreign", bytes.len())))?;
-        let stored = std::str::from_utf8(&bytes[digits.clone()]).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
+        let digits = find_checksum(&bytes).ok_or_else(|| {
+            damaged(format!("{} bytes without the end of a state file; it is cut off or foreign", bytes.len()))
+        })?;
+        let stored =
+            std::str::from_utf8(&bytes[digits.clone()]).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
         let computed = checksum_around(&bytes, &digits);
         if stored != Some(computed) {
             return Err(damaged(format!("its {} bytes do not have the checksum that they name", bytes.len())));
@@ -217,7 +219,8 @@ impl StateFile {
 fn take_apart(schema: &SchemaRef, batch: &RecordBatch) -> Result<FileRows, StateError> {
     let width = schema.fields().len();
     let columns = batch.columns();
-    let groups = columns[width].as_primitive_opt::<UInt16Type>().ok_or_else(|| damaged("key groups have another type"))?;
+    let groups =
+        columns[width].as_primitive_opt::<UInt16Type>().ok_or_else(|| damaged("key groups have another type"))?;
     let deleted = columns[width + 1].as_boolean_opt().ok_or_else(|| damaged("marks of removal have another type"))?;
     if groups.null_count() > 0 || deleted.null_count() > 0 {
         return Err(damaged("key groups or marks of removal are missing"));
