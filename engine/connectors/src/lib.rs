@@ -6,6 +6,8 @@
 
 mod blackhole;
 mod error;
+mod filesystem;
+mod format;
 mod nexmark;
 mod options;
 mod print;
@@ -27,6 +29,7 @@ use streamjob_dataflow::connector::Connectors;
 pub fn all() -> Connectors {
     Connectors::new(vec![
         Arc::new(blackhole::BlackholeConnector),
+        Arc::new(filesystem::FilesystemConnector),
         Arc::new(nexmark::NexmarkConnector),
         Arc::new(print::PrintConnector),
     ])

@@ -207,9 +207,9 @@ impl Values<'_> {
     /// One division a run instead of one an event.
     fn times(&self, run: &Run, out: &mut Vec<i64>) {
         let rate = self.parameters.rate;
-        let start = u128::from(run.first) * 1000;
-        let mut millis = self.parameters.base_time + (start / u128::from(rate)) as i64;
-        let mut rest = (start % u128::from(rate)) as u64;
+        let start = run.first.saturating_mul(1000);
+        let mut millis = self.parameters.base_time + (start / rate) as i64;
+        let mut rest = start % rate;
         let (step, step_rest) = ((1000 / rate) as i64, 1000 % rate);
         for _ in 0..run.count {
             out.push(millis);

@@ -91,7 +91,7 @@ impl Parameters {
 
     /// Milliseconds since the epoch.
     pub fn time(&self, event: u64) -> i64 {
-        self.base_time + (u128::from(event) * 1000 / u128::from(self.rate)) as i64
+        self.base_time + (event.saturating_mul(1000) / self.rate) as i64
     }
 
     /// Longest that an auction is open, in milliseconds: twice the time in which as many auctions begin as are in flight.
