@@ -307,7 +307,22 @@ impl Coordinator {
         self.push(Action::WriteManifest { manifest: Box::new(manifest) });
     }
 
+    /// Tasks with nothing left to do after a restore. In at-least-once mode a task may have read an input to its end
+    /// whose producer had not ended at its own barrier: what that one sends again has to be read again.
+    fn finished_tasks(&self, pending: &Pending) -> BTreeSet<TaskId> {
+        let mut finished = BTreeSet::new();
+        // In topological order.
+        for task in self.tasks.keys() {
+            let own = pending.acks.get(task).is_none_or(|(snapshot, _)| snapshot.finished);
+            if own && self.inputs.get(task).into_iter().flatten().all(|input| finished.contains(input)) {
+                finished.insert(*task);
+            }
+        }
+        finished
+    }
+
     fn manifest_of(&self, checkpoint: CheckpointId, pending: &Pending) -> CheckpointManifest {
+        let finished_tasks = self.finished_tasks(pending);
         let mut operators = Vec::new();
         for (vertex, plan) in self.config.plan.vertices.iter().enumerate() {
             for operator in &plan.operators {
@@ -317,7 +332,7 @@ impl Coordinator {
                         Some((snapshot, _)) => snapshot.operators.get(&operator.uid),
                         None => self.checkpoints.ended_states.get(&task).and_then(|states| states.get(&operator.uid)),
                     };
-                    let finished = pending.acks.get(&task).is_none_or(|(snapshot, _)| snapshot.finished);
+                    let finished = finished_tasks.contains(&task);
                     (subtask, SubtaskManifest { finished, state: state.cloned().unwrap_or_default() })
                 };
                 operators.push(OperatorManifest {

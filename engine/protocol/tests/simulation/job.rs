@@ -57,7 +57,6 @@ pub struct KeyState {
 pub struct Job {
     pub plan: JobPlan,
     pub vertices: Vec<Vertex>,
-    pub channels: Vec<Channel>,
     /// Channel numbers, in order of channel.
     pub inputs: BTreeMap<TaskId, Vec<u32>>,
     /// By outgoing edge, channel numbers in order of consuming subtask.
@@ -248,7 +247,6 @@ impl Job {
                 .collect(),
             keyed: (0..pipelines).map(sums).collect(),
             plan,
-            channels,
             inputs,
             outputs,
             splits,
@@ -266,11 +264,6 @@ impl Job {
             return channels[0];
         }
         channels[subtask_of(key_group(key), MAX_PARALLELISM, channels.len() as u32) as usize]
-    }
-
-    pub fn split_of(&self, record: RecordId) -> usize {
-        let inside = |split: &Split| record >= split.first && record < split.first + split.len;
-        self.splits.iter().position(inside).unwrap_or(usize::MAX)
     }
 
     /// Records in front of the given positions, one position a split.

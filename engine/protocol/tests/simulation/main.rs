@@ -42,8 +42,10 @@ fn run_safely(seed: u64, mutant: Option<Mutant>, traced: bool) -> Outcome {
 
 fn explain(seed: u64, mutant: Option<Mutant>) -> String {
     let outcome = run_safely(seed, mutant, true);
+    let schedule = Schedule::of_seed(&mut shared::Dice::new(seed));
     format!(
-        "{}\n\nseed {seed}, step {}: {}\nreplay with SIM_SEED={seed}",
+        "{}\n\n{}\n\nseed {seed}, step {}: {}\nreplay with SIM_SEED={seed}",
+        schedule.describe(),
         outcome.trace.join("\n"),
         outcome.steps,
         outcome.violation.unwrap_or_else(|| "no rule is broken".into())

@@ -40,11 +40,13 @@ pub enum Mutant {
     FinalCheckpointSkipped,
     /// Files of several former subtasks are kept as one chain, without their key groups.
     ChainKeptThroughRescaling,
+    /// Orphans are looked for after every restore, while tasks write files that no checkpoint refers to yet.
+    SweptWhileTasksRun,
     /// Dirty keys of a cut that could not be written are forgotten.
     FailedDeltaForgotten,
 }
 
-pub const ALL: [Mutant; 20] = [
+pub const ALL: [Mutant; 21] = [
     Mutant::FenceSkipped,
     Mutant::UnknownTakenForWritten,
     Mutant::AckBeforeWrite,
@@ -64,5 +66,6 @@ pub const ALL: [Mutant; 20] = [
     Mutant::StaleDeploymentAccepted,
     Mutant::FinalCheckpointSkipped,
     Mutant::ChainKeptThroughRescaling,
+    Mutant::SweptWhileTasksRun,
     Mutant::FailedDeltaForgotten,
 ];

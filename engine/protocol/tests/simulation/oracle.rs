@@ -110,7 +110,11 @@ impl Oracle {
                 self.on_completed(coordinator, *checkpoint, *manifest_checksum, job, store);
             }
             JournalEntry::Discarded { checkpoint } => {
-                let usable = |state: &JournalState| state.checkpoints.iter().any(|(id, _)| store.is_whole(*id));
+                // Damage that nobody has seen yet is bad luck; going down to what is known to be damaged is a mistake.
+                let known_damaged = |id: CheckpointId| self.skipped.contains(&(coordinator, id));
+                let usable = |state: &JournalState| {
+                    state.checkpoints.iter().any(|(id, _)| store.manifests.contains_key(id) && !known_damaged(*id))
+                };
                 if before.ended.is_none() && usable(before) && !usable(after) {
                     self.violate("I6", format!("checkpoint {checkpoint}, the last usable one, is discarded"));
                 }

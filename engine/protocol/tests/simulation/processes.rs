@@ -19,6 +19,9 @@ pub struct CoordinatorProcess {
     pub frozen_until: Millis,
     /// Answers of the store and late messages, in no order.
     pub inbox: Vec<(Millis, Event)>,
+    /// Files and checkpoint directories that were there when the journal was read, until orphans are looked for.
+    pub listing: Option<(Vec<String>, Vec<CheckpointId>)>,
+    pub swept: bool,
 }
 
 impl CoordinatorProcess {

@@ -3,7 +3,7 @@
 
 use crate::mutant::Mutant;
 use crate::store::{StoredManifest, checksum, files_of};
-use crate::world::World;
+use crate::world::{End, World};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use streamjob_protocol::coordinator::{AppendOutcome, Event, StoreError};
@@ -21,8 +21,8 @@ pub enum Request {
     LoadManifest { checkpoint: CheckpointId, expected: u64 },
     WriteManifest { manifest: Box<CheckpointManifest> },
     Delete { checkpoint: CheckpointId, files: Vec<String> },
-    /// Deletes orphans; these checkpoints are kept.
-    Sweep { checkpoints: Vec<CheckpointId> },
+    /// Deletes orphans among the listed files and directories; what these checkpoints refer to is kept.
+    Sweep { checkpoints: Vec<CheckpointId>, files: Vec<String>, directories: Vec<CheckpointId> },
 }
 
 pub struct PendingRequest {
@@ -67,6 +67,11 @@ impl World {
         });
         match request {
             Request::ReadJournal => {
+                let listing = self.list();
+                let process = &mut self.coordinators[coordinator];
+                if !fails && !process.swept {
+                    process.listing = Some(listing);
+                }
                 let event = self.read_journal(fails);
                 self.answer(coordinator, event);
             }
@@ -112,9 +117,9 @@ impl World {
                 let result = if fails { unavailable() } else { Ok(()) };
                 self.answer(coordinator, Event::CheckpointDeleted { checkpoint, result });
             }
-            Request::Sweep { checkpoints } => {
+            Request::Sweep { checkpoints, files, directories } => {
                 if !fails {
-                    self.sweep(&checkpoints);
+                    self.sweep(&checkpoints, files, directories);
                 }
             }
         }
@@ -170,6 +175,11 @@ impl World {
                 let writer = (coordinator, process.claimant.as_str());
                 let states = (&before, &after);
                 self.shared.oracle.on_journal(states, &entry, writer, &process.job, &self.shared.store);
+                if let (Some((end, _)), None) = (&before.ended, &after.ended) {
+                    // A newer revision runs the ended job anew, which is another story.
+                    self.ended = Some(End::Job(*end));
+                    self.end_coordinator(coordinator);
+                }
             }
         }
         if exists && !fails {
@@ -212,8 +222,25 @@ impl World {
         }
     }
 
-    /// As the runtime does after a restore: what the retained checkpoints do not refer to goes.
-    fn sweep(&mut self, checkpoints: &[CheckpointId]) {
+    /// What was listed with the journal, before any successor could have claimed and before the first own task, and
+    /// belongs to no checkpoint, is a leftover of others: nothing can come to refer to it any more.
+    pub fn request_sweep(&mut self, coordinator: usize) {
+        let mut listing = self.coordinators[coordinator].listing.take();
+        if self.shared.is(Mutant::SweptWhileTasksRun) {
+            listing = Some(self.list());
+        }
+        let Some((files, directories)) = listing else { return };
+        let checkpoints = self.coordinators[coordinator].machine.retained_checkpoints();
+        self.coordinators[coordinator].swept = true;
+        self.request(coordinator, Request::Sweep { checkpoints, files, directories });
+    }
+
+    fn list(&self) -> (Vec<String>, Vec<CheckpointId>) {
+        let store = &self.shared.store;
+        (store.files.keys().cloned().collect(), store.manifests.keys().copied().collect())
+    }
+
+    fn sweep(&mut self, checkpoints: &[CheckpointId], files: Vec<String>, directories: Vec<CheckpointId>) {
         let store = &self.shared.store;
         let mut kept = BTreeSet::new();
         for checkpoint in checkpoints {
@@ -224,15 +251,12 @@ impl World {
                 _ => return,
             }
         }
-        let newest = checkpoints.iter().max().copied().unwrap_or(0);
-        let orphans: Vec<String> = store.files.keys().filter(|file| !kept.contains(*file)).cloned().collect();
-        let directories: Vec<CheckpointId> =
-            store.manifests.range(..=newest).map(|(id, _)| *id).filter(|id| !checkpoints.contains(id)).collect();
+        let orphans: Vec<String> = files.into_iter().filter(|file| !kept.contains(file)).collect();
         self.shared.oracle.on_delete(&self.shared.store, None, &orphans);
         for file in orphans {
             self.shared.store.files.remove(&file);
         }
-        for directory in directories {
+        for directory in directories.into_iter().filter(|id| !checkpoints.contains(id)) {
             self.delete(directory, Vec::new());
         }
     }

@@ -99,6 +99,28 @@ impl Schedule {
         }
     }
 
+    /// For the head of a trace.
+    pub fn describe(&self) -> String {
+        let vertices = |job: &Job| {
+            let name = |(vertex, plan): (&crate::job::Vertex, &streamjob_protocol::plan::VertexPlan)| {
+                format!("{:?} x{}", vertex.roles, plan.parallelism)
+            };
+            job.vertices.iter().zip(&job.plan.vertices).map(name).collect::<Vec<_>>().join(", ")
+        };
+        let jobs: Vec<String> = self.jobs.iter().map(|job| vertices(job)).collect();
+        format!(
+            "{}\n{:?}\n{:?}, {:?}, {} workers with {} slots, heartbeat {} ms\n{:?}",
+            jobs.join("\nlater "),
+            self.checkpoint,
+            self.failover,
+            self.restart,
+            self.workers,
+            self.slots_per_worker,
+            self.heartbeat_ms,
+            self.faults
+        )
+    }
+
     pub fn has(&self, fault: Fault) -> bool {
         self.faults.iter().any(|(_, other)| *other == fault)
     }

@@ -1,6 +1,6 @@
 //! What all simulated processes stand on: the clock, the dice, the store, data channels, the checker, the trace.
 
-use crate::job::{Key, RecordId, Row};
+use crate::job::{RecordId, Row};
 use crate::mutant::Mutant;
 use crate::oracle::Oracle;
 use crate::store::{Store, Transaction};
@@ -18,7 +18,7 @@ pub type ChannelKey = (usize, DeploymentId, u32);
 #[derive(Debug, Clone)]
 pub enum Element {
     Record(RecordId),
-    Row(Key, Row),
+    Row(Row),
     Barrier(Barrier),
     Cancel(CheckpointId),
     EndOfData,

@@ -275,7 +275,7 @@ impl Task {
         let Some(element) = shared.receive(&self.inputs[channel]) else { return };
         match element {
             Element::Record(record) => self.on_record(record, shared),
-            Element::Row(_, row) => self.open.push(row),
+            Element::Row(row) => self.open.push(row),
             Element::Barrier(barrier) => {
                 let steps = self.aligner.on_barrier(channel, barrier, shared.now);
                 self.align(steps, shared, out);
@@ -314,7 +314,7 @@ impl Task {
         if self.has(Role::Sink) {
             self.open.push(row);
         } else {
-            self.send(key, Element::Row(key, row), shared);
+            self.send(key, Element::Row(row), shared);
         }
     }
 

@@ -237,6 +237,8 @@ impl World {
             isolated: false,
             frozen_until: 0,
             inbox: Vec::new(),
+            listing: None,
+            swept: false,
         };
         self.coordinators.push(process);
         self.handle(index, Event::Tick);
@@ -587,10 +589,7 @@ impl World {
         self.shared.trace(|| format!("coordinator {coordinator} says {report:?}"));
         match report {
             Report::CheckpointSkipped { checkpoint, .. } => self.shared.oracle.on_skipped(coordinator, checkpoint),
-            Report::Restored { .. } => {
-                let checkpoints = self.coordinators[coordinator].machine.retained_checkpoints();
-                self.request(coordinator, Request::Sweep { checkpoints });
-            }
+            Report::Restored { .. } => self.request_sweep(coordinator),
             _ => {}
         }
     }
@@ -598,6 +597,8 @@ impl World {
     fn on_exit(&mut self, coordinator: usize, reason: ExitReason) {
         match reason {
             ExitReason::Ended { state, .. } => self.ended = Some(End::Job(state)),
+            // One that was replaced without knowing it may find its checkpoints deleted.
+            ExitReason::Unrecoverable { .. } if self.coordinators[coordinator].isolated => {}
             ExitReason::Unrecoverable { .. } => self.ended = Some(End::Unrecoverable),
             ExitReason::Suspended { .. } => self.next_version(),
             ExitReason::Fenced { .. } => {}
