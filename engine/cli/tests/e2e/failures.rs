@@ -18,7 +18,7 @@ fn poisoned(place: &Place) -> Job {
 }
 
 fn restarts(log: &str) -> usize {
-    log.lines().filter(|line| line.contains("restarting")).count()
+    log.lines().filter(|line| line.contains("(restart ")).count()
 }
 
 #[test]

@@ -19,11 +19,17 @@ fn job() -> Job {
 /// The step fails or kills its process as `rule` says, in every process anew; the results are the same.
 fn with_fault(rule: &str) {
     let place = Place::new();
-    let log = place.job(&job()).environment("STREAMJOB_FAULTS", rule).succeed();
+    let mut engine = place.job(&job()).environment("STREAMJOB_FAULTS", rule).start();
+    let status = engine.await_end();
+    assert!(status.success(), "{status}\n{}", engine.log_end());
     expected::nexmark("accounts", EVENTS, RATE, &place.path(".streamjob/output/accounts"), &[]);
     expected::nexmark("quickstart", EVENTS, RATE, &place.path(".streamjob/output/channels"), &[]);
-    let point = rule.split('=').next().expect("a rule");
-    assert!(!rule.contains("fail") || log.contains(point), "the fault {rule} did not happen\n{log}");
+    let (point, action) = rule.split_once('=').expect("a rule");
+    let happened = match action.split_once('@') {
+        Some(("crash", _)) => engine.log().contains("starting it again"),
+        _ => engine.process_logs().contains(&format!("fault point {point}")),
+    };
+    assert!(happened, "the fault {rule} did not happen\n{}", engine.log_end());
 }
 
 #[test]

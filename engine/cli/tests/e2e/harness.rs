@@ -217,7 +217,7 @@ impl Launch {
             .stderr(log)
             .spawn()
             .expect("starting streamjob-engine");
-        Engine { child, mark: self.mark, log: self.log, status: None }
+        Engine { child, mark: self.mark, root: self.root, log: self.log, status: None }
     }
 
     /// Runs to the end, which must be a success.
@@ -248,6 +248,7 @@ pub struct Process {
 pub struct Engine {
     child: Child,
     mark: String,
+    root: PathBuf,
     log: PathBuf,
     status: Option<ExitStatus>,
 }
@@ -290,14 +291,25 @@ impl Engine {
         }
     }
 
+    /// What the run showed, and the rows of `print` tables.
     pub fn log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+        text(&self.log)
+    }
+
+    /// What the coordinator and the workers of the data directory wrote down, of earlier runs too.
+    pub fn process_logs(&self) -> String {
+        files_below(&self.root.join("state/logs")).iter().map(|file| text(file)).collect()
     }
 
     pub fn log_end(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        format!("--- end of {}:\n{}", self.log.display(), lines[lines.len().saturating_sub(40)..].join("\n"))
+        let mut ends = String::new();
+        for file in std::iter::once(self.log.clone()).chain(files_below(&self.root.join("state/logs"))) {
+            let text = text(&file);
+            let lines: Vec<&str> = text.lines().collect();
+            ends +=
+                &format!("--- end of {}:\n{}\n", file.display(), lines[lines.len().saturating_sub(25)..].join("\n"));
+        }
+        ends
     }
 
     pub fn has_ended(&mut self) -> bool {
@@ -381,6 +393,10 @@ impl Drop for Engine {
             eprintln!("{}", self.log_end());
         }
     }
+}
+
+fn text(file: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()
 }
 
 fn signal(pid: i32, signal: Signal) {

@@ -203,7 +203,8 @@ fn a_full_output_disk_fails_tasks_and_results_are_whole_once_there_is_room_again
     let mut engine = place.job(&job()).start();
     await_checkpoint(&mut engine, &place.path("state"), 1);
     let filler = disk.fill();
-    engine.eventually("a failure that names the disk", || engine.log().contains("No space left").then_some(()));
+    engine
+        .eventually("a failure that names the disk", || engine.process_logs().contains("No space left").then_some(()));
     fs::remove_file(filler).unwrap();
     engine.succeed();
     results_are_right(&place, &[]);
