@@ -6,7 +6,7 @@ use crate::faults;
 use crate::storage::{Storage, checkpoint_of, describe, referenced_files};
 use std::collections::BTreeSet;
 use streamjob_api::config::StorageConfig;
-use streamjob_protocol::coordinator::{Action, AppendOutcome, Coordinator, Event, Report, StoreError};
+use streamjob_protocol::coordinator::{Action, AppendOutcome, Coordinator, Event, StoreError};
 use streamjob_protocol::journal::JournalState;
 use streamjob_protocol::manifest::CheckpointManifest;
 use tokio::sync::mpsc;
@@ -71,36 +71,43 @@ impl Effects {
         }
     }
 
-    /// After a restore nothing of an earlier coordinator is in flight any more: what no checkpoint refers to can go.
-    pub fn on_report(&self, report: &Report, machine: &Coordinator) {
-        if !matches!(report, Report::Restored { .. }) {
-            return;
-        }
+    /// A whole job starts from a checkpoint: nothing that writes files runs now, so what no checkpoint refers to can go.
+    /// Listed before the tasks are deployed, deleted beside them.
+    pub async fn before_restored(&self, machine: &Coordinator) {
+        let listed = match self.storage.list("").await {
+            Ok(listed) => listed.into_iter().map(|(path, _)| path).collect(),
+            Err(error) => {
+                tracing::warn!(reason = describe(error), "orphaned files stay until the next start");
+                return;
+            }
+        };
         let storage = self.storage.clone();
         let checkpoints: Vec<u64> = machine.retained_checkpoints();
         let imported = self.imported.clone();
         tokio::spawn(async move {
-            if let Err(error) = sweep(&storage, &checkpoints, imported).await {
-                tracing::warn!(?error, "orphaned files were not swept");
+            if let Err(error) = sweep(&storage, listed, &checkpoints, imported).await {
+                tracing::warn!(reason = describe(error), "orphaned files stay until the next start");
             }
         });
     }
 }
 
-/// Deletes state files that no retained checkpoint refers to and directories of checkpoints that never completed.
-/// Listed before the manifests are read: a file written meanwhile is not in the list.
-async fn sweep(storage: &Storage, checkpoints: &[u64], mut keep: BTreeSet<String>) -> Result<(), StoreError> {
-    let listed = storage.list("").await?;
+/// Deletes listed state files that no retained checkpoint refers to, and directories of checkpoints that never completed.
+async fn sweep(
+    storage: &Storage,
+    listed: Vec<String>,
+    checkpoints: &[u64],
+    mut keep: BTreeSet<String>,
+) -> Result<(), StoreError> {
     for &checkpoint in checkpoints {
         // A manifest that cannot be read may still refer to files: then nothing is swept.
         let manifest = storage.load_manifest(checkpoint, None).await?;
         keep.extend(referenced_files(&manifest).map(|file| file.path.clone()));
     }
-    let newest = checkpoints.iter().max().copied().unwrap_or(0);
     let mut swept = 0;
-    for (path, _) in listed {
+    for path in listed {
         let orphan_state = path.starts_with("shared/") && !keep.contains(&path);
-        let orphan_directory = checkpoint_of(&path).is_some_and(|n| n <= newest && !checkpoints.contains(&n));
+        let orphan_directory = checkpoint_of(&path).is_some_and(|checkpoint| !checkpoints.contains(&checkpoint));
         if orphan_state || orphan_directory {
             storage.delete(&path).await?;
             swept += 1;
@@ -141,7 +148,7 @@ pub(super) async fn external_restore(
 }
 
 /// `<dir>/<job id>/chk-<n>` or its `_metadata`, as a path or as `s3://bucket/...`.
-fn open_checkpoint(path: &str, own: &StorageConfig) -> Result<(Storage, u64), String> {
+pub fn open_checkpoint(path: &str, own: &StorageConfig) -> Result<(Storage, u64), String> {
     let advice = "name the directory chk-<n> of a checkpoint, or its _metadata file";
     let trimmed = path.trim_end_matches('/').trim_end_matches("/_metadata");
     let (job, directory) = trimmed.rsplit_once('/').ok_or(advice)?;

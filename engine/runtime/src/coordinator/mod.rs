@@ -18,11 +18,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use streamjob_api::config::JobConfig;
 use streamjob_dataflow::graph::ExecutionGraph;
-use streamjob_protocol::coordinator::{Action, Coordinator, CoordinatorConfig, Event, ExitReason, Request};
+use streamjob_protocol::coordinator::{Action, Coordinator, CoordinatorConfig, Event, ExitReason, Report, Request};
 use streamjob_protocol::ids::WorkerId;
 use tokio::sync::{mpsc, oneshot};
 use workers::{Registration, Workers};
 
+pub use actions::open_checkpoint;
 pub use status::{CheckpointStatus, JobStatus, OperatorStatus, WorkerStatus};
 
 /// Facts waiting to be handled.
@@ -113,7 +114,9 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
                     Action::Report(report) => {
                         status::log(&report);
                         metrics.on_report(&report);
-                        effects.on_report(&report, &machine);
+                        if matches!(report, Report::Restored { .. }) {
+                            effects.before_restored(&machine).await;
+                        }
                     }
                     action => {
                         if let Some(action) = workers.carry_out(action, &mut pending) {
