@@ -382,8 +382,8 @@ impl Coordinator {
     /// The checkpoint exists.
     pub(super) fn on_checkpoint_journaled(&mut self, checkpoint: CheckpointId) {
         let Some(pending) = self.checkpoints.pending.remove(&checkpoint) else { return };
-        if let Some(manifest) = pending.manifest {
-            self.restore_points.manifests.insert(checkpoint, manifest);
+        if let Some(manifest) = &pending.manifest {
+            self.restore_points.manifests.insert(checkpoint, Arc::clone(manifest));
         }
         self.checkpoints.last_completion = Some(self.now);
         self.checkpoints.last_success = self.checkpoints.last_success.max(checkpoint);
@@ -394,6 +394,9 @@ impl Coordinator {
                 self.checkpoints.ended_states.insert(task, snapshot.operators);
                 self.checkpoints.closing.insert(task, self.now + CLOSING_MS);
             }
+        }
+        if let Some(manifest) = &pending.manifest {
+            self.carry_on_ended_states(manifest);
         }
         if self.checkpoints.last_of_drained.is_some_and(|last| last <= checkpoint) {
             self.checkpoints.last_of_drained = None;
@@ -408,6 +411,18 @@ impl Coordinator {
         }
         self.clean_up_after(checkpoint);
         self.suspend_after(checkpoint, None);
+    }
+
+    /// Later checkpoints carry on what the newest one holds of ended tasks: files that it leaves out may be deleted.
+    fn carry_on_ended_states(&mut self, manifest: &CheckpointManifest) {
+        for (task, states) in &mut self.checkpoints.ended_states {
+            for (uid, state) in states {
+                let stored = manifest.operators.iter().find(|operator| operator.uid == *uid);
+                if let Some(stored) = stored.and_then(|operator| operator.subtasks.get(&task.subtask)) {
+                    *state = stored.state.clone();
+                }
+            }
+        }
     }
 
     pub(super) fn on_decline(
