@@ -5,11 +5,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod blackhole;
+mod datagen;
 mod error;
 mod filesystem;
 mod format;
 mod nexmark;
 mod options;
+mod pace;
 mod print;
 mod projection;
 mod random;
@@ -29,6 +31,7 @@ use streamjob_dataflow::connector::Connectors;
 pub fn all() -> Connectors {
     Connectors::new(vec![
         Arc::new(blackhole::BlackholeConnector),
+        Arc::new(datagen::DatagenConnector),
         Arc::new(filesystem::FilesystemConnector),
         Arc::new(nexmark::NexmarkConnector),
         Arc::new(print::PrintConnector),

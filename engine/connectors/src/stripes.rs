@@ -31,6 +31,8 @@ pub(crate) struct Stripes {
 /// What one subtask writes.
 #[derive(Serialize, Deserialize)]
 struct StripesEntry {
+    /// Rows keep the blocks they were dealt in when the table's options change.
+    block: u64,
     /// Stripe and its next row.
     next: Vec<(u32, u64)>,
 }
@@ -43,10 +45,12 @@ impl Stripes {
         context: &OperatorContext,
         restore: &OperatorRestore,
     ) -> Result<Stripes, ConnectorError> {
+        let mut block = block;
         let mut restored: BTreeMap<u32, u64> = BTreeMap::new();
         for value in restore.lists.get(STATE).into_iter().flatten() {
             let entry =
                 StripesEntry::deserialize(value).map_err(|source| ConnectorError::State { state: STATE, source })?;
+            block = entry.block.max(1);
             for (stripe, row) in entry.next {
                 let known = restored.entry(stripe).or_insert(row);
                 *known = row.max(*known);
@@ -91,7 +95,7 @@ impl Stripes {
     pub fn snapshot(&self) -> Result<StateCut, ConnectorError> {
         let mut next: Vec<(u32, u64)> = self.next.iter().map(|Reverse((row, stripe))| (*stripe, *row)).collect();
         next.sort_unstable();
-        let entry = serde_json::to_value(StripesEntry { next })
+        let entry = serde_json::to_value(StripesEntry { block: self.block, next })
             .map_err(|source| ConnectorError::State { state: STATE, source })?;
         Ok(StateCut {
             keyed: vec![],
@@ -157,7 +161,7 @@ mod tests {
         let restore = union_restore(&cuts);
         let mut cuts = vec![];
         for subtask in 0..5u32 {
-            let mut stripes = Stripes::open(10, 12_345, &context(subtask, 5), &restore).unwrap();
+            let mut stripes = Stripes::open(77, 12_345, &context(subtask, 5), &restore).unwrap();
             seen.extend(rows(&mut stripes, 211));
             cuts.push(stripes.snapshot().unwrap());
         }

@@ -3,16 +3,15 @@
 use super::columns::Generator;
 use super::numbers::Parameters;
 use super::schema::Layout;
+use crate::pace::{LONGEST_WAIT, Pace};
 use crate::stripes::Stripes;
 use std::sync::Arc;
-use std::time::Duration;
 use streamjob_dataflow::{Batch, OperatorContext, OperatorRestore, Source, SourceEvent, TaskError};
 use streamjob_state::StateCut;
 
 const BATCH_ROWS: usize = 8192;
 /// Consecutive events that one subtask makes; small, so that subtasks stay close in event time.
 const BLOCK: u64 = 100;
-const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
 pub(crate) struct NexmarkSource {
     parameters: Arc<Parameters>,
@@ -21,23 +20,6 @@ pub(crate) struct NexmarkSource {
     keep_alive: bool,
     pace: Option<Pace>,
     ranges: Vec<std::ops::Range<u64>>,
-}
-
-/// Emission at the speed of event time.
-#[derive(Debug, Clone, Copy, Default)]
-struct Pace {
-    /// Wall clock and event number at the first poll.
-    start: Option<(i64, u64)>,
-}
-
-impl Pace {
-    /// Events below this number are due.
-    fn due(&mut self, now_unix_ms: i64, next: u64, rate: u64) -> u64 {
-        let (started, first) = *self.start.get_or_insert((now_unix_ms, next));
-        let elapsed = now_unix_ms.saturating_sub(started).max(0) as u128;
-        let events = elapsed * u128::from(rate) / 1000 + 1;
-        first.saturating_add(u64::try_from(events).unwrap_or(u64::MAX))
-    }
 }
 
 impl NexmarkSource {
@@ -71,8 +53,7 @@ impl Source for NexmarkSource {
         let rate = self.parameters.rate;
         let due = self.pace.as_mut().map_or(u64::MAX, |pace| pace.due(now_unix_ms, next, rate));
         if stripes.take(BATCH_ROWS, due, &mut self.ranges) == 0 {
-            let missing = Duration::from_millis((next - due + 1).saturating_mul(1000).div_ceil(rate).max(1));
-            return Ok(SourceEvent::Wait(missing.min(LONGEST_WAIT)));
+            return Ok(SourceEvent::Wait(Pace::wait(next - due, rate)));
         }
         Ok(SourceEvent::Batch(Batch::inserts(self.generator.batch(&self.ranges)?)))
     }
