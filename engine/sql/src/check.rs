@@ -466,3 +466,54 @@ fn literal_digits(function: &mut Function) {
         *digits = expr.as_ref().clone();
     }
 }
+
+/// Where a query has what an error without a position speaks of: `NAME: ...` of a function, `... field 'name' ...` of a
+/// row, `WHERE ...`.
+pub fn locate(query: &Query, message: &str) -> Option<Position> {
+    let function = message.split_once(": ").map(|(name, _)| name).filter(|name| !name.contains(' '));
+    let field = message.strip_prefix("there is no field '").and_then(|rest| rest.split_once('\'')).map(|(name, _)| name);
+    let mut search = Search { function, field, condition: message.starts_with("WHERE"), found: None };
+    let _ = Visit::visit(query, &mut search);
+    search.found
+}
+
+struct Search<'a> {
+    function: Option<&'a str>,
+    field: Option<&'a str>,
+    condition: bool,
+    found: Option<Position>,
+}
+
+impl Visitor for Search<'_> {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        match select.selection.as_ref().or(select.having.as_ref()) {
+            Some(condition) if self.condition => self.stop_at(condition),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        let name = match expr {
+            Expr::Function(function) => function.name.to_string().to_uppercase(),
+            Expr::Substring { .. } => "SUBSTRING".into(),
+            Expr::Trim { .. } => "TRIM".into(),
+            Expr::Floor { .. } => "FLOOR".into(),
+            Expr::Ceil { .. } => "CEIL".into(),
+            Expr::CompoundIdentifier(idents) => {
+                let names_field = idents.iter().skip(1).any(|ident| Some(ident.value.as_str()) == self.field);
+                return if names_field { self.stop_at(expr) } else { ControlFlow::Continue(()) };
+            }
+            _ => return ControlFlow::Continue(()),
+        };
+        if self.function == Some(name.as_str()) { self.stop_at(expr) } else { ControlFlow::Continue(()) }
+    }
+}
+
+impl Search<'_> {
+    fn stop_at(&mut self, node: &impl Spanned) -> ControlFlow<()> {
+        self.found = Some(Position::START.of(node));
+        ControlFlow::Break(())
+    }
+}

@@ -4,7 +4,7 @@
 //! turned into the same form here.
 
 use datafusion_common::{DataFusionError, SchemaError};
-use sqlparser::ast::Spanned;
+use sqlparser::ast::{Query, Spanned};
 use sqlparser::parser::ParserError;
 use sqlparser::tokenizer::{Location, Span};
 use streamjob_dataflow::PlanError;
@@ -64,12 +64,19 @@ fn split_position(text: &str) -> Option<(&str, Position)> {
 
 /// DataFusion's own position if it gives one, the statement's otherwise.
 pub fn from_datafusion(error: &DataFusionError, fallback: Position) -> PlanError {
-    let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
-    let position = match span {
-        Some(span) if span.start.line > 0 => Position { line: span.start.line, column: span.start.column },
-        _ => fallback,
-    };
-    position.error(describe(error))
+    own_position(error).unwrap_or(fallback).error(describe(error))
+}
+
+/// The same for an error in a query: without a position in the error, what it speaks of is looked for in the query.
+pub fn from_query(error: &DataFusionError, query: &Query, fallback: Position) -> PlanError {
+    let message = describe(error);
+    let position = own_position(error).or_else(|| crate::check::locate(query, &message)).unwrap_or(fallback);
+    position.error(message)
+}
+
+fn own_position(error: &DataFusionError) -> Option<Position> {
+    let span = error.diagnostic()?.span?;
+    (span.start.line > 0).then_some(Position { line: span.start.line, column: span.start.column })
 }
 
 fn describe(error: &DataFusionError) -> String {
@@ -93,11 +100,23 @@ fn describe(error: &DataFusionError) -> String {
         DataFusionError::Plan(message)
         | DataFusionError::NotImplemented(message)
         | DataFusionError::Internal(message)
-        | DataFusionError::Execution(message) => {
-            lowercase_first(message.split("\n\nbacktrace:").next().unwrap_or(message))
-        }
+        | DataFusionError::Execution(message) => from_message(message),
         other => lowercase_first(&other.strip_backtrace()),
     }
+}
+
+/// DataFusion wraps what a function says about its arguments in sentences of its own.
+fn from_message(message: &str) -> String {
+    const WRAPPED: &str = "Error during planning: ";
+    let message = message.split("\n\nbacktrace:").next().unwrap_or(message);
+    let message = match message.rsplit_once(WRAPPED) {
+        Some((_, inner)) => inner,
+        None => message,
+    };
+    if message.starts_with("Cannot create filter with non-boolean predicate ") {
+        return "WHERE and HAVING need a condition: a comparison, or a column of type BOOLEAN".into();
+    }
+    lowercase_first(message.split(". No function matches the given name").next().unwrap_or(message))
 }
 
 fn innermost(error: &DataFusionError) -> &DataFusionError {

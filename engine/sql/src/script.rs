@@ -51,6 +51,7 @@ struct Script<'a> {
 impl Script<'_> {
     fn run(&mut self) -> Result<(), PlanError> {
         let mut block = Block::Outside;
+        let mut last = Position::START;
         loop {
             while self.parser.consume_token(&Token::SemiColon) {}
             let token = self.parser.peek_token();
@@ -58,21 +59,22 @@ impl Script<'_> {
             if token.token == Token::EOF {
                 return match block {
                     Block::Outside => Ok(()),
-                    Block::StatementSet => Err(position.error("the statement set is not closed; add END;")),
+                    Block::StatementSet => Err(last.error("the statement set is not closed after this; add END;")),
                 };
             }
+            last = position;
+            let before = block;
             block = self.statement(position, block)?;
+            if before != block && block == Block::StatementSet {
+                continue;
+            }
             let after = self.parser.peek_token();
-            if !matches!(after.token, Token::SemiColon | Token::EOF) && !self.at_block_edge(&after, block) {
+            let closes = block == Block::StatementSet && is_word(&after, &["END"]);
+            if !matches!(after.token, Token::SemiColon | Token::EOF) && !closes {
                 return Err(Position::from(after.span.start)
                     .error(format!("expected ';' after the statement, found {after}")));
             }
         }
-    }
-
-    /// `BEGIN` is followed by the first statement, `END` may stand without a semicolon before it.
-    fn at_block_edge(&self, next: &TokenWithSpan, block: Block) -> bool {
-        block == Block::StatementSet && is_word(next, &["INSERT", "END"])
     }
 
     fn statement(&mut self, position: Position, block: Block) -> Result<Block, PlanError> {

@@ -8,9 +8,6 @@ use arrow::datatypes::{SchemaRef, TimestampMillisecondType};
 use std::sync::Arc;
 use streamjob_dataflow::{Batch, Collector, Operator, OperatorContext, OperatorRestore, TaskError};
 
-/// What the source's end of input is in event time: everything that waits may fire.
-const END_OF_TIME: i64 = i64::MAX;
-
 pub struct WatermarkAssigner {
     /// Outputs the time attribute and the watermark of each row.
     program: Arc<Program>,
@@ -78,15 +75,6 @@ impl Operator for WatermarkAssigner {
             }
             _ => Ok(()),
         }
-    }
-
-    /// The source itself makes no watermarks but the last one, at its end.
-    fn on_watermark(&mut self, watermark: i64, out: &mut dyn Collector) -> Result<(), TaskError> {
-        if watermark == END_OF_TIME && self.current != END_OF_TIME {
-            self.current = END_OF_TIME;
-            return out.emit_watermark(END_OF_TIME);
-        }
-        Ok(())
     }
 
     fn makes_watermarks(&self) -> bool {

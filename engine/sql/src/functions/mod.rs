@@ -317,7 +317,8 @@ impl FlinkFunction {
                     if !is_integer(&types[1]) {
                         return Err(self.error("the number of digits must be an integer"));
                     }
-                    arguments.push(Int32);
+                    // Not converted: the result's type needs the literal itself.
+                    arguments.push(types[1].clone());
                 }
                 Ok((arguments, types[0].clone()))
             }

@@ -43,8 +43,8 @@ pub fn divide_types(types: &[DataType]) -> std::result::Result<(Vec<DataType>, D
 pub fn modulo_types(types: &[DataType]) -> std::result::Result<(Vec<DataType>, DataType), String> {
     let [left, right] = types else { return Err("takes 2 arguments".into()) };
     if is_integer(left) && is_integer(right) {
-        let wider = if left.primitive_width() >= right.primitive_width() { left } else { right };
-        return Ok((vec![wider.clone(); 2], right.clone()));
+        // Brought to one width when evaluated: the result's type is found again from the arguments' types.
+        return Ok((types.to_vec(), right.clone()));
     }
     match (integer_as_decimal(left), integer_as_decimal(right)) {
         (Some((p1, s1)), Some((p2, s2))) => {
@@ -214,6 +214,11 @@ fn round_float(value: f64, scientific: &str, digits: u32) -> f64 {
 }
 
 fn modulo(left: &ArrayRef, right: &ColumnarValue, rows: usize, result: &DataType) -> Result<ArrayRef> {
+    let divisors = right.data_type();
+    let wider = if divisors.primitive_width() > left.data_type().primitive_width() { &divisors } else { left.data_type() };
+    let integers = is_integer(left.data_type()) && is_integer(&divisors);
+    let left = &if integers { cast(left, wider)? } else { Arc::clone(left) };
+    let right = &if integers { right.cast_to(wider, None)? } else { right.clone() };
     let remainder: ArrayRef = match (left.data_type(), right) {
         // The usual case has a constant divisor.
         (DataType::Int64, ColumnarValue::Scalar(ScalarValue::Int64(Some(divisor)))) if *divisor != 0 => {

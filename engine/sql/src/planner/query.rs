@@ -4,7 +4,7 @@ use super::relation::Relation;
 use super::{Naming, Planner, expressions};
 use crate::catalog::{self, Table};
 use crate::check;
-use crate::position::{Position, from_datafusion};
+use crate::position::{Position, from_datafusion, from_query};
 use crate::program::input_column;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::{DFSchema, DataFusionError};
@@ -25,9 +25,9 @@ impl Planner<'_> {
     pub(super) fn logical_plan(&self, mut query: Query, position: Position) -> Result<LogicalPlan, PlanError> {
         check::query(&mut query, position, &self.catalog.function_names())?;
         let plan = expressions::sql_to_rel(&self.catalog)
-            .sql_statement_to_plan(Statement::Query(Box::new(query)))
-            .map_err(|error| from_datafusion(&error, position))?;
-        expressions::check_plan(&plan).map_err(|error| from_datafusion(&error, position))?;
+            .sql_statement_to_plan(Statement::Query(Box::new(query.clone())))
+            .map_err(|error| from_query(&error, &query, position))?;
+        expressions::check_plan(&plan).map_err(|error| from_query(&error, &query, position))?;
         Ok(plan)
     }
 

@@ -284,7 +284,7 @@ impl Driver<'_> {
             let mut emitted = Emitted::default();
             let operator = self.operators.get_mut(&edge.to).unwrap();
             operator.on_watermark(lowest, &mut emitted)?;
-            let forwards = !operator.makes_watermarks();
+            let forwards = !operator.makes_watermarks() || lowest == i64::MAX;
             self.deliver(edge.to, emitted)?;
             if forwards {
                 self.advance(edge.to, lowest)?;
