@@ -35,6 +35,8 @@ pub struct Oracle {
     covered: BTreeSet<u64>,
     /// Checkpoints that a coordinator reported as unusable.
     skipped: BTreeSet<(usize, CheckpointId)>,
+    /// The same, when the newest checkpoint completed and it was decided what to discard.
+    skipped_before: BTreeSet<(usize, CheckpointId)>,
 }
 
 impl Oracle {
@@ -49,6 +51,7 @@ impl Oracle {
             completed: BTreeMap::new(),
             covered: BTreeSet::new(),
             skipped: BTreeSet::new(),
+            skipped_before: BTreeSet::new(),
         }
     }
 
@@ -110,8 +113,8 @@ impl Oracle {
                 self.on_completed(coordinator, *checkpoint, *manifest_checksum, job, store);
             }
             JournalEntry::Discarded { checkpoint } => {
-                // Damage that nobody has seen yet is bad luck; going down to what is known to be damaged is a mistake.
-                let known_damaged = |id: CheckpointId| self.skipped.contains(&(coordinator, id));
+                // Damage that nobody has seen yet is bad luck; going down to what was known to be damaged is a mistake.
+                let known_damaged = |id: CheckpointId| self.skipped_before.contains(&(coordinator, id));
                 let usable = |state: &JournalState| {
                     state.checkpoints.iter().any(|(id, _)| store.manifests.contains_key(id) && !known_damaged(*id))
                 };
@@ -180,6 +183,7 @@ impl Oracle {
             self.covered.extend(&content.transactions);
         }
         self.completed.insert(checkpoint, content);
+        self.skipped_before.clone_from(&self.skipped);
     }
 
     /// Reads a checkpoint and compares sums with source positions (I1).
@@ -357,7 +361,8 @@ impl Oracle {
             if Some(*retained) == checkpoint {
                 self.violate("I6", format!("checkpoint {retained} is deleted, but not discarded in the journal"));
             }
-            let Some(stored) = store.manifests.get(retained) else { continue };
+            // What is damaged anyway cannot be made worse.
+            let Some(stored) = store.manifests.get(retained).filter(|_| store.is_whole(*retained)) else { continue };
             if let Some(file) = files_of(&stored.manifest).find(|file| files.contains(&file.path)) {
                 self.violate("I6", format!("{} is deleted, but checkpoint {retained} refers to it", file.path));
             }
