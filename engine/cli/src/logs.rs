@@ -40,14 +40,15 @@ impl Tail {
             file.seek(SeekFrom::Start(self.offset))?;
             file.take(CHUNK).read_to_end(&mut bytes)
         });
-        self.offset += read.unwrap_or(0) as u64;
+        let length = read.unwrap_or(0) as u64;
+        self.offset += length;
         self.partial.extend_from_slice(&bytes);
         let mut lines = Vec::new();
         while let Some(end) = self.partial.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.partial.drain(..=end).collect();
             lines.push(String::from_utf8_lossy(&line).trim_end().to_owned());
         }
-        if self.offset > LARGEST && turn_over(&self.path).is_ok() {
+        if self.offset > LARGEST && length < CHUNK && turn_over(&self.path).is_ok() {
             self.offset = 0;
         }
         lines
