@@ -21,6 +21,8 @@ pub struct CoordinatorProcess {
     pub inbox: Vec<(Millis, Event)>,
     /// Files and checkpoint directories that were there when the journal was read, until orphans are looked for.
     pub listing: Option<(Vec<String>, Vec<CheckpointId>)>,
+    /// The same, of an answer on its way.
+    pub listing_of_answer: Option<(Vec<String>, Vec<CheckpointId>)>,
     pub swept: bool,
 }
 

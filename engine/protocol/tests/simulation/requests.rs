@@ -68,10 +68,7 @@ impl World {
         match request {
             Request::ReadJournal => {
                 let listing = self.list();
-                let process = &mut self.coordinators[coordinator];
-                if !fails && !process.swept {
-                    process.listing = Some(listing);
-                }
+                self.coordinators[coordinator].listing_of_answer = (!fails).then_some(listing);
                 let event = self.read_journal(fails);
                 self.answer(coordinator, event);
             }
@@ -219,6 +216,14 @@ impl World {
         self.shared.store.manifests.remove(&checkpoint);
         for file in files {
             self.shared.store.files.remove(&file);
+        }
+    }
+
+    /// The journal's answer reaches the coordinator.
+    pub fn note_listing(&mut self, coordinator: usize) {
+        let process = &mut self.coordinators[coordinator];
+        if !process.swept {
+            process.listing = process.listing_of_answer.take().or(process.listing.take());
         }
     }
 

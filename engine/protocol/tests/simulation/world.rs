@@ -238,6 +238,7 @@ impl World {
             frozen_until: 0,
             inbox: Vec::new(),
             listing: None,
+            listing_of_answer: None,
             swept: false,
         };
         self.coordinators.push(process);
@@ -491,6 +492,9 @@ impl World {
             text.truncate(180);
             format!("coordinator {coordinator} <- {text}")
         });
+        if matches!(event, Event::JournalRead { .. }) {
+            self.note_listing(coordinator);
+        }
         let now = self.shared.now;
         for action in self.coordinators[coordinator].machine.handle(now, now, event) {
             self.act(coordinator, action);
