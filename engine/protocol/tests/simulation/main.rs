@@ -25,7 +25,7 @@ use world::{End, Outcome, run};
 
 const DEFAULT_SCHEDULES: u64 = 10_000;
 /// A broken rule has to show within this many schedules.
-const MUTANT_SCHEDULES: u64 = 4_000;
+const MUTANT_SCHEDULES: u64 = 20_000;
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
