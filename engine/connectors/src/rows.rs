@@ -38,7 +38,6 @@ pub(crate) enum Cell<'a> {
 /// The columns of a batch or of a nested row.
 #[derive(Debug)]
 pub(crate) struct Columns<'a> {
-    pub names: Vec<&'a str>,
     pub columns: Vec<Column<'a>>,
 }
 
@@ -87,9 +86,8 @@ fn units_per_second(unit: &TimeUnit) -> i64 {
 
 impl<'a> Columns<'a> {
     pub fn of(batch: &'a RecordBatch) -> Result<Columns<'a>, ConnectorError> {
-        let names = batch.schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
         let columns = batch.columns().iter().map(|array| Column::of(array.as_ref())).collect::<Result<_, _>>()?;
-        Ok(Columns { names, columns })
+        Ok(Columns { columns })
     }
 }
 
@@ -155,11 +153,10 @@ impl<'a> Column<'a> {
                 };
                 Column::Timestamp { values, array, per_second: units_per_second(unit), instant: zone.is_some() }
             }
-            DataType::Struct(fields) => {
+            DataType::Struct(_) => {
                 let row = array.as_struct();
-                let names = fields.iter().map(|field| field.name().as_str()).collect();
                 let columns = row.columns().iter().map(|child| Column::of(child.as_ref())).collect::<Result<_, _>>()?;
-                Column::Row(row, Columns { names, columns })
+                Column::Row(row, Columns { columns })
             }
             DataType::List(_) => {
                 let list = array.as_list::<i32>();

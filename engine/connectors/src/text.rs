@@ -106,9 +106,34 @@ pub(crate) fn push_timestamp(out: &mut Vec<u8>, seconds: i64, nanos: u32, separa
     push_time_of_day(out, seconds.rem_euclid(86_400) as u32, nanos, fraction);
 }
 
+/// The digits of a number without leading zeros; 40 bytes hold every one.
+fn decimal_digits(mut value: u128, buffer: &mut [u8; 40]) -> &[u8] {
+    let mut first = buffer.len();
+    loop {
+        first -= 1;
+        // Most numbers fit a machine word, whose division is far cheaper.
+        let digit = match u64::try_from(value) {
+            Ok(small) => {
+                value = (small / 10).into();
+                small % 10
+            }
+            Err(_) => {
+                let digit = value % 10;
+                value /= 10;
+                digit as u64
+            }
+        };
+        buffer[first] = b'0' + digit as u8;
+        if value == 0 {
+            return &buffer[first..];
+        }
+    }
+}
+
 /// `BigDecimal.toString`: plain unless the scale is negative or the number is very small.
 pub(crate) fn push_decimal(out: &mut Vec<u8>, unscaled: i128, scale: i32) {
-    let digits = unscaled.unsigned_abs().to_string();
+    let mut buffer = [0u8; 40];
+    let digits = decimal_digits(unscaled.unsigned_abs(), &mut buffer);
     let exponent = digits.len() as i32 - 1 - scale;
     if scale >= 0 && exponent >= -6 {
         return push_plain_decimal(out, unscaled, scale);
@@ -116,10 +141,10 @@ pub(crate) fn push_decimal(out: &mut Vec<u8>, unscaled: i128, scale: i32) {
     if unscaled < 0 {
         out.push(b'-');
     }
-    out.extend_from_slice(&digits.as_bytes()[..1]);
+    out.push(digits[0]);
     if digits.len() > 1 {
         out.push(b'.');
-        out.extend_from_slice(&digits.as_bytes()[1..]);
+        out.extend_from_slice(&digits[1..]);
     }
     if exponent != 0 {
         out.extend_from_slice(if exponent > 0 { b"E+" } else { b"E-" });
@@ -132,9 +157,10 @@ pub(crate) fn push_plain_decimal(out: &mut Vec<u8>, unscaled: i128, scale: i32) 
     if unscaled < 0 {
         out.push(b'-');
     }
-    let digits = unscaled.unsigned_abs().to_string();
+    let mut buffer = [0u8; 40];
+    let digits = decimal_digits(unscaled.unsigned_abs(), &mut buffer);
     if scale <= 0 {
-        out.extend_from_slice(digits.as_bytes());
+        out.extend_from_slice(digits);
         if unscaled != 0 {
             out.resize(out.len() + scale.unsigned_abs() as usize, b'0');
         }
@@ -145,11 +171,11 @@ pub(crate) fn push_plain_decimal(out: &mut Vec<u8>, unscaled: i128, scale: i32) 
     if whole == 0 {
         out.extend_from_slice(b"0.");
         out.resize(out.len() + scale - digits.len(), b'0');
-        out.extend_from_slice(digits.as_bytes());
+        out.extend_from_slice(digits);
     } else {
-        out.extend_from_slice(&digits.as_bytes()[..whole]);
+        out.extend_from_slice(&digits[..whole]);
         out.push(b'.');
-        out.extend_from_slice(&digits.as_bytes()[whole..]);
+        out.extend_from_slice(&digits[whole..]);
     }
 }
 
@@ -158,11 +184,14 @@ pub(crate) fn strip_trailing_zeros(mut unscaled: i128, mut scale: i32) -> (i128,
     if unscaled == 0 {
         return (0, 0);
     }
-    while unscaled % 10 == 0 {
-        unscaled /= 10;
-        scale -= 1;
+    loop {
+        let shorter = match i64::try_from(unscaled) {
+            Ok(small) if small % 10 == 0 => (small / 10).into(),
+            Err(_) if unscaled % 10 == 0 => unscaled / 10,
+            _ => return (unscaled, scale),
+        };
+        (unscaled, scale) = (shorter, scale - 1);
     }
-    (unscaled, scale)
 }
 
 /// `Double.toString`.
@@ -272,6 +301,7 @@ mod tests {
             (1, 6, "0.000001", "0.000001"),
             (1, 7, "1E-7", "0.0000001"),
             (0, 2, "0.00", "0.00"),
+            (i128::MIN, 0, "-170141183460469231731687303715884105728", "-170141183460469231731687303715884105728"),
             (100, 0, "100", "100"),
             (1, -5, "1E+5", "100000"),
             (-12, -3, "-1.2E+4", "-12000"),

@@ -50,11 +50,12 @@ impl CsvEncoder {
     /// `force`: a lone empty text would be a blank line.
     fn push_value(&self, out: &mut Vec<u8>, value: &[u8], force: bool, null: bool) -> Result<(), ConnectorError> {
         let CsvOptions { delimiter, quote, escape, .. } = self.options;
-        let special = |byte: u8| {
-            byte == delimiter || byte == b'\n' || byte == b'\r' || Some(byte) == quote || Some(byte) == escape
-        };
+        // What is not set is compared with the delimiter, which is special anyway.
+        let (first, second) = (quote.unwrap_or(delimiter), escape.unwrap_or(delimiter));
+        let special =
+            |byte: u8| (byte == delimiter) | (byte == b'\n') | (byte == b'\r') | (byte == first) | (byte == second);
         let comment = self.options.allow_comments && value.first() == Some(&b'#');
-        if null || (!force && !comment && !value.iter().copied().any(special)) {
+        if null || (!force && !comment && !value.iter().fold(false, |found, &byte| found | special(byte))) {
             out.extend_from_slice(value);
             return Ok(());
         }

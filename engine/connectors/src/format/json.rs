@@ -260,11 +260,11 @@ impl<'a> Reader<'a> {
         }
         let token = self.token()?;
         match token {
-            Token::Null => return column.push_null().map_err(Fault::Value),
-            Token::Nested => return self.nested(names, column, row),
-            Token::Text(text) => return self.push(column, &text),
-            Token::True => return self.push(column, "true"),
-            Token::False => return self.push(column, "false"),
+            Token::Null => column.push_null().map_err(Fault::Value),
+            Token::Nested => self.nested(names, column, row),
+            Token::Text(text) => self.push(column, &text),
+            Token::True => self.push(column, "true"),
+            Token::False => self.push(column, "false"),
             Token::Number(number) => {
                 let whole = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
                 let integer =

@@ -7,7 +7,7 @@ use crate::text::{
     Fraction, push_date, push_decimal, push_double, push_float, push_integer, push_plain_decimal, push_time,
     push_timestamp, push_unsigned, strip_trailing_zeros,
 };
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use streamjob_dataflow::Batch;
@@ -15,8 +15,29 @@ use streamjob_dataflow::Batch;
 pub(crate) struct JsonEncoder {
     options: JsonOptions,
     changelog: bool,
-    /// `"name":` of every top-level column.
-    names: Vec<Vec<u8>>,
+    fields: Vec<FieldName>,
+}
+
+/// A field's name as it is written.
+struct FieldName {
+    /// `"name":`
+    prefix: Vec<u8>,
+    /// Of a nested row, or of the rows in a list.
+    inner: Vec<FieldName>,
+}
+
+impl FieldName {
+    fn of(field: &FieldRef) -> FieldName {
+        FieldName { prefix: name_prefix(field.name()), inner: FieldName::inner(field.data_type()) }
+    }
+
+    fn inner(kind: &DataType) -> Vec<FieldName> {
+        match kind {
+            DataType::Struct(fields) => fields.iter().map(FieldName::of).collect(),
+            DataType::List(element) => FieldName::inner(element.data_type()),
+            _ => Vec::new(),
+        }
+    }
 }
 
 fn name_prefix(name: &str) -> Vec<u8> {
@@ -28,29 +49,29 @@ fn name_prefix(name: &str) -> Vec<u8> {
 
 impl JsonEncoder {
     pub fn new(options: JsonOptions, schema: &SchemaRef, changelog: bool) -> Self {
-        let names = schema.fields().iter().map(|field| name_prefix(field.name())).collect();
-        JsonEncoder { options, changelog, names }
+        JsonEncoder { options, changelog, fields: schema.fields().iter().map(FieldName::of).collect() }
     }
 
     pub fn encode(&self, batch: &Batch, out: &mut Vec<u8>) -> Result<(), ConnectorError> {
         let columns = Columns::of(&batch.rows)?;
+        let changelog_prefix = name_prefix(CHANGELOG_FIELD);
         for row in 0..batch.len() {
             out.push(b'{');
             let mut first = true;
             if self.changelog {
-                out.extend_from_slice(&name_prefix(CHANGELOG_FIELD));
+                out.extend_from_slice(&changelog_prefix);
                 push_string(out, batch.kind(row).symbol());
                 first = false;
             }
-            for (name, column) in self.names.iter().zip(&columns.columns) {
-                self.push_field(out, name, column, row, &mut first);
+            for (field, column) in self.fields.iter().zip(&columns.columns) {
+                self.push_field(out, field, column, row, &mut first);
             }
             out.extend_from_slice(b"}\n");
         }
         Ok(())
     }
 
-    fn push_field(&self, out: &mut Vec<u8>, name: &[u8], column: &Column<'_>, row: usize, first: &mut bool) {
+    fn push_field(&self, out: &mut Vec<u8>, field: &FieldName, column: &Column<'_>, row: usize, first: &mut bool) {
         let cell = column.cell(row);
         if self.options.ignore_null_fields && matches!(cell, Cell::Null) {
             return;
@@ -59,11 +80,11 @@ impl JsonEncoder {
             out.push(b',');
         }
         *first = false;
-        out.extend_from_slice(name);
-        self.push_cell(out, cell);
+        out.extend_from_slice(&field.prefix);
+        self.push_cell(out, &field.inner, cell);
     }
 
-    fn push_cell(&self, out: &mut Vec<u8>, cell: Cell<'_>) {
+    fn push_cell(&self, out: &mut Vec<u8>, inner: &[FieldName], cell: Cell<'_>) {
         match cell {
             Cell::Null => out.extend_from_slice(b"null"),
             Cell::Boolean(value) => out.extend_from_slice(if value { b"true" } else { b"false" }),
@@ -95,8 +116,8 @@ impl JsonEncoder {
             Cell::Row(columns, row) => {
                 out.push(b'{');
                 let mut first = true;
-                for (name, column) in columns.names.iter().zip(&columns.columns) {
-                    self.push_field(out, &name_prefix(name), column, row, &mut first);
+                for (field, column) in inner.iter().zip(&columns.columns) {
+                    self.push_field(out, field, column, row, &mut first);
                 }
                 out.push(b'}');
             }
@@ -106,7 +127,7 @@ impl JsonEncoder {
                     if element > start {
                         out.push(b',');
                     }
-                    self.push_cell(out, column.cell(element));
+                    self.push_cell(out, inner, column.cell(element));
                 }
                 out.push(b']');
             }
@@ -127,11 +148,18 @@ fn push_number(out: &mut Vec<u8>, finite: bool, push: impl FnOnce(&mut Vec<u8>))
 
 fn push_string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    out.push(b'"');
+    let special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
     let bytes = text.as_bytes();
+    out.push(b'"');
+    // Without an early end the loop is a vector instruction for many bytes, and most texts have nothing to escape.
+    if !bytes.iter().fold(false, |found, &byte| found | special(byte)) {
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+        return;
+    }
     let mut copied = 0;
     for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+        if !special(byte) {
             continue;
         }
         out.extend_from_slice(&bytes[copied..at]);

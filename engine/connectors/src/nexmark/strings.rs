@@ -132,7 +132,7 @@ pub(crate) fn push_card(out: &mut Vec<u8>, word: u64) {
         if group > 0 {
             out.push(b' ');
         }
-        let mut number = ((word >> (16 * group)) & 0xFFFF) * 10_000 >> 16;
+        let mut number = (((word >> (16 * group)) & 0xFFFF) * 10_000) >> 16;
         let start = out.len();
         out.resize(start + 4, b'0');
         for place in (start..start + 4).rev() {

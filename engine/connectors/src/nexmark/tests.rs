@@ -255,7 +255,8 @@ fn paced_events_come_when_they_are_due() {
 
 #[test]
 fn wrong_tables_and_options_are_refused() {
-    let cases: Vec<(SchemaRef, &[(&str, &str)], &str)> = vec![
+    type Case = (SchemaRef, &'static [(&'static str, &'static str)], &'static str);
+    let cases: Vec<Case> = vec![
         (schema(vec![("price", DataType::Int64), ("colour", DataType::Utf8)]), &[], "'colour'"),
         (schema(vec![("price", DataType::Int32)]), &[], "BIGINT"),
         (schema(vec![("event_type", DataType::Int32), ("price", DataType::Int64)]), &[], "'price'"),
