@@ -29,7 +29,10 @@ pub enum TaskAction {
     Report(TaskStatus),
     /// Give the trigger to the aligner.
     Align(Barrier),
-    Decline { checkpoint: CheckpointId, reason: DeclineReason },
+    Decline {
+        checkpoint: CheckpointId,
+        reason: DeclineReason,
+    },
     /// Tell the operators: what belongs to this checkpoint becomes visible.
     Commit(CheckpointId),
     /// Tell aligner and operators that the checkpoint will not complete.

@@ -80,6 +80,18 @@ fn r09_even_and_odd_sums_are_eight_in_checkpoint_two() {
 }
 
 #[test]
+fn r10_the_barrier_goes_on_and_so_does_the_task() {
+    let mut aligner = Aligner::new(2, CheckpointMode::ExactlyOnce);
+    for checkpoint in 1..=3 {
+        aligner.on_barrier(0, barrier(checkpoint), 100);
+        let out = aligner.on_barrier(1, barrier(checkpoint), 100);
+        // Forwarded and cut before anything behind the barrier is read.
+        assert!(matches!(out[..], [Alignment::Checkpoint { .. }, Alignment::Unblock(_)]), "{out:?}");
+        assert!(!aligner.is_blocked(0) && !aligner.is_blocked(1));
+    }
+}
+
+#[test]
 fn a_newer_barrier_subsumes_the_older_alignment_and_reads_its_channels_again() {
     let mut aligner = Aligner::new(2, CheckpointMode::ExactlyOnce);
     aligner.on_barrier(0, barrier(1), 100);
@@ -182,10 +194,7 @@ fn r15_at_least_once_counts_fifty_checkpoints_at_most() {
     }
     assert_eq!(
         aligner.on_barrier(0, barrier(51), 100),
-        vec![
-            Alignment::Abort { checkpoint: 1, reason: DeclineReason::Subsumed },
-            Alignment::ForwardCancel(1)
-        ]
+        vec![Alignment::Abort { checkpoint: 1, reason: DeclineReason::Subsumed }, Alignment::ForwardCancel(1)]
     );
     assert_eq!(taken(&aligner.on_barrier(1, barrier(2), 100)), vec![2]);
 }

@@ -1,6 +1,5 @@
 //! What goes wrong: processes die, stop and are cut off, links stall, the store fails and forgets.
 
-use crate::processes::WorkerProcess;
 use crate::schedule::Fault;
 use crate::world::World;
 use streamjob_protocol::coordinator::{Event, Request};
@@ -42,7 +41,11 @@ impl World {
             Fault::DamageManifest => {
                 let stored: Vec<u64> = self.shared.store.manifests.keys().copied().collect();
                 // The newest, if there is another to fall back to; sometimes any.
-                let target = if self.shared.random.once_in(3) { self.shared.random.choose(&stored) } else { stored.last().copied() };
+                let target = if self.shared.random.once_in(3) {
+                    self.shared.random.choose(&stored)
+                } else {
+                    stored.last().copied()
+                };
                 if let Some(stored) = target.and_then(|target| self.shared.store.manifests.get_mut(&target)) {
                     stored.damaged = true;
                 }
@@ -132,7 +135,7 @@ impl World {
         }
         self.shared.trace(|| format!("worker process {worker} is killed"));
         let now = self.shared.now;
-        let process = std::mem::replace(&mut self.workers[worker], WorkerProcess::default());
+        let process = std::mem::take(&mut self.workers[worker]);
         for task in &process.tasks {
             task.release(&mut self.shared);
         }
@@ -141,7 +144,10 @@ impl World {
             let peers: Vec<usize> = (0..self.workers[other].tasks.len())
                 .filter(|index| {
                     let peer = &self.workers[other].tasks[*index];
-                    process.tasks.iter().any(|lost| (lost.coordinator, lost.deployment) == (peer.coordinator, peer.deployment))
+                    process
+                        .tasks
+                        .iter()
+                        .any(|lost| (lost.coordinator, lost.deployment) == (peer.coordinator, peer.deployment))
                 })
                 .collect();
             for peer in peers {

@@ -207,7 +207,11 @@ impl Job {
                     parallelism: *parallelism,
                     operators: roles
                         .iter()
-                        .map(|role| OperatorPlan { uid: uid(number as u32, *role), name: format!("{role:?}"), stateful: true })
+                        .map(|role| OperatorPlan {
+                            uid: uid(number as u32, *role),
+                            name: format!("{role:?}"),
+                            stateful: true,
+                        })
                         .collect(),
                 })
                 .collect(),
@@ -224,7 +228,8 @@ impl Job {
         let mut outputs: BTreeMap<TaskId, Vec<Vec<u32>>> = BTreeMap::new();
         for task in plan.tasks() {
             let numbered = || (0u32..).zip(&channels);
-            inputs.insert(task, numbered().filter(|(_, channel)| channel.to == task).map(|(number, _)| number).collect());
+            inputs
+                .insert(task, numbered().filter(|(_, channel)| channel.to == task).map(|(number, _)| number).collect());
             let by_edge = (0..plan.edges.len() as u32)
                 .map(|edge| {
                     let own = |channel: &Channel| channel.from == task && channel.edge == edge;
@@ -235,9 +240,8 @@ impl Job {
             outputs.insert(task, by_edge);
         }
         let pipelines = draft.vertices.iter().map(|(_, _, pipeline)| *pipeline + 1).max().unwrap_or(1);
-        let sums = |pipeline| {
-            draft.vertices.iter().any(|(roles, _, own)| *own == pipeline && roles.contains(&Role::Sum))
-        };
+        let sums =
+            |pipeline| draft.vertices.iter().any(|(roles, _, own)| *own == pipeline && roles.contains(&Role::Sum));
         Job {
             slots: draft.vertices.iter().map(|(_, parallelism, _)| *parallelism).max().unwrap_or(1),
             vertices: draft

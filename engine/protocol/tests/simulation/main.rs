@@ -1,7 +1,7 @@
 //! Drives the real coordinator, aligner, task lifecycle, two-phase commits and state assignment through seeded schedules
 //! of crashes, delays, partitions and a failing store, and checks DESIGN's invariants I1 to I6 after every step.
 //!
-//! `SIM_SCHEDULES=<n>` says how many schedules run (10,000 unless told), `SIM_SEED=<n>` replays one with its trace.
+//! `SIM_SCHEDULES=<n>` says how many schedules run (20,000 unless told), `SIM_SEED=<n>` replays one with its trace.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -23,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use streamjob_protocol::journal::EndState;
 use world::{End, Outcome, run};
 
-const DEFAULT_SCHEDULES: u64 = 10_000;
+const DEFAULT_SCHEDULES: u64 = 20_000;
 /// A broken rule has to show within this many schedules.
 const MUTANT_SCHEDULES: u64 = 20_000;
 
@@ -53,7 +53,7 @@ fn explain(seed: u64, mutant: Option<Mutant>) -> String {
 }
 
 #[test]
-fn i1_to_i6_hold_in_every_schedule() {
+fn r01_r03_r07_r11_r71_i1_to_i6_hold_in_every_schedule() {
     if let Some(seed) = from_environment("SIM_SEED") {
         let text = explain(seed, None);
         println!("{text}");
@@ -116,7 +116,8 @@ fn every_fault_strikes_in_the_first_thousand_schedules() {
 fn every_mutant_is_found() {
     let mut missed = Vec::new();
     for mutant in mutant::ALL {
-        let found = (0..MUTANT_SCHEDULES).find_map(|seed| Some((seed, run_safely(seed, Some(mutant), false).violation?)));
+        let found =
+            (0..MUTANT_SCHEDULES).find_map(|seed| Some((seed, run_safely(seed, Some(mutant), false).violation?)));
         match found {
             Some((seed, violation)) => println!("{mutant:?}: seed {seed}: {violation}"),
             None => missed.push(mutant),

@@ -106,7 +106,10 @@ impl Oracle {
             return;
         }
         if before.claimant.as_deref() != Some(claimant) {
-            self.violate("I5", format!("coordinator {coordinator} writes {entry:?}, but {:?} claimed", before.claimant));
+            self.violate(
+                "I5",
+                format!("coordinator {coordinator} writes {entry:?}, but {:?} claimed", before.claimant),
+            );
         }
         match entry {
             JournalEntry::Completed { checkpoint, manifest_checksum, .. } => {
@@ -160,19 +163,27 @@ impl Oracle {
                     .and_then(|stored| stored.subtasks.get(&task.subtask));
                 let really = written.get(&task).and_then(|snapshot| snapshot.operators.get(&operator.uid));
                 match (stored, really) {
-                    (None, _) => self.violate("I2", format!("checkpoint {checkpoint} lacks {} of task {task}", operator.uid)),
+                    (None, _) => {
+                        self.violate("I2", format!("checkpoint {checkpoint} lacks {} of task {task}", operator.uid))
+                    }
                     (Some(stored), Some(really)) if stored.state == *really => {}
                     (Some(stored), None) if stored.finished => {}
                     _ => self.violate(
                         "I2",
-                        format!("checkpoint {checkpoint} holds a state of {} that task {task} did not write", operator.uid),
+                        format!(
+                            "checkpoint {checkpoint} holds a state of {} that task {task} did not write",
+                            operator.uid
+                        ),
                     ),
                 }
             }
         }
         for file in files_of(manifest) {
             if !store.files.contains_key(&file.path) {
-                self.violate("I2", format!("checkpoint {checkpoint} is journaled, but its file {} is not there", file.path));
+                self.violate(
+                    "I2",
+                    format!("checkpoint {checkpoint} is journaled, but its file {} is not there", file.path),
+                );
                 return;
             }
         }
@@ -187,13 +198,21 @@ impl Oracle {
     }
 
     /// Reads a checkpoint and compares sums with source positions (I1).
-    fn content(&mut self, checkpoint: CheckpointId, manifest: &CheckpointManifest, job: &Job, store: &Store) -> Content {
+    fn content(
+        &mut self,
+        checkpoint: CheckpointId,
+        manifest: &CheckpointManifest,
+        job: &Job,
+        store: &Store,
+    ) -> Content {
         let mut positions: Vec<Option<u8>> = vec![None; job.splits.len()];
         let mut content = Content::default();
         for (vertex, kind) in (0u32..).zip(&job.vertices) {
             for role in &kind.roles {
                 let operator = manifest.operators.iter().find(|operator| operator.uid == uid(vertex, *role));
-                for state in operator.into_iter().flat_map(|operator| operator.subtasks.values()).map(|subtask| &subtask.state) {
+                for state in
+                    operator.into_iter().flat_map(|operator| operator.subtasks.values()).map(|subtask| &subtask.state)
+                {
                     let entries = || state.lists.iter().flat_map(|list| &list.entries);
                     match role {
                         Role::Source => {
@@ -242,8 +261,7 @@ impl Oracle {
             let (expected, found) =
                 (expected.get(key).copied().unwrap_or_default(), content.sums.get(key).copied().unwrap_or_default());
             let lost = expected.seen & !found.seen != 0;
-            let equal =
-                (expected.count, expected.sum, expected.seen) == (found.count, found.sum, found.seen);
+            let equal = (expected.count, expected.sum, expected.seen) == (found.count, found.sum, found.seen);
             if lost || self.exactly_once && !equal {
                 self.violate(
                     "I1",
@@ -262,8 +280,12 @@ impl Oracle {
     /// What is visible, or becomes so with this checkpoint, is what the sources were read up to (I1, I4).
     fn check_rows(&mut self, checkpoint: CheckpointId, content: &Content, job: &Job, store: &Store) {
         self.covered.extend(&content.transactions);
-        let mut covered: Vec<Row> =
-            self.covered.iter().filter_map(|name| store.transactions.get(name)).flat_map(|tx| tx.rows.clone()).collect();
+        let mut covered: Vec<Row> = self
+            .covered
+            .iter()
+            .filter_map(|name| store.transactions.get(name))
+            .flat_map(|tx| tx.rows.clone())
+            .collect();
         let mut expected = job.rows(job.read(&content.positions));
         for (key, state) in &content.sums {
             if state.closed {
@@ -283,7 +305,10 @@ impl Oracle {
         if let Some(difference) = difference(&mut covered, &mut expected) {
             self.violate(
                 "I1/I4",
-                format!("checkpoint {checkpoint}, sources at {:?}: the output up to it {difference}", content.positions),
+                format!(
+                    "checkpoint {checkpoint}, sources at {:?}: the output up to it {difference}",
+                    content.positions
+                ),
             );
         }
     }
@@ -326,14 +351,16 @@ impl Oracle {
         let mut wrong_key = None;
         if vertex.roles.contains(&Role::Sum) {
             let range = key_group_range(crate::job::MAX_PARALLELISM, job.parallelism(task.vertex), task.subtask);
-            let owned =
-                |key: Key| pipeline_of(key) == vertex.pipeline && range.contains(key_group(key));
+            let owned = |key: Key| pipeline_of(key) == vertex.pipeline && range.contains(key_group(key));
             let expected: BTreeMap<Key, KeyState> =
                 content.sums.iter().filter(|(key, _)| owned(**key)).map(|(key, sum)| (*key, *sum)).collect();
             wrong_key = expected.keys().chain(sums.keys()).find(|key| expected.get(key) != sums.get(key)).copied();
         }
         if let Some((split, position)) = moved {
-            self.violate("I1", format!("task {task} restores checkpoint {checkpoint} with split {split} at {position}"));
+            self.violate(
+                "I1",
+                format!("task {task} restores checkpoint {checkpoint} with split {split} at {position}"),
+            );
         }
         if let Some(key) = wrong_key {
             self.violate(

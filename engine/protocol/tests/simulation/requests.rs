@@ -14,15 +14,35 @@ use streamjob_protocol::manifest::{CheckpointManifest, OperatorState};
 #[derive(Debug)]
 pub enum Request {
     ReadJournal,
-    Append { seq: u64, entry: JournalEntry },
+    Append {
+        seq: u64,
+        entry: JournalEntry,
+    },
     /// Second half of an append: whether later entries stand, which make it void.
-    ListAfterAppend { seq: u64, unknown: bool },
-    Trim { before: u64 },
-    LoadManifest { checkpoint: CheckpointId, expected: u64 },
-    WriteManifest { manifest: Box<CheckpointManifest> },
-    Delete { checkpoint: CheckpointId, files: Vec<String> },
+    ListAfterAppend {
+        seq: u64,
+        unknown: bool,
+    },
+    Trim {
+        before: u64,
+    },
+    LoadManifest {
+        checkpoint: CheckpointId,
+        expected: u64,
+    },
+    WriteManifest {
+        manifest: Box<CheckpointManifest>,
+    },
+    Delete {
+        checkpoint: CheckpointId,
+        files: Vec<String>,
+    },
     /// Deletes orphans among the listed files and directories; what these checkpoints refer to is kept.
-    Sweep { checkpoints: Vec<CheckpointId>, files: Vec<String>, directories: Vec<CheckpointId> },
+    Sweep {
+        checkpoints: Vec<CheckpointId>,
+        files: Vec<String>,
+        directories: Vec<CheckpointId>,
+    },
 }
 
 pub struct PendingRequest {
@@ -186,7 +206,11 @@ impl World {
         }
     }
 
-    fn load_manifest(&mut self, checkpoint: CheckpointId, expected: u64) -> Result<Box<CheckpointManifest>, StoreError> {
+    fn load_manifest(
+        &mut self,
+        checkpoint: CheckpointId,
+        expected: u64,
+    ) -> Result<Box<CheckpointManifest>, StoreError> {
         let store = &self.shared.store;
         let Some(stored) = store.manifests.get(&checkpoint) else {
             return Err(StoreError::Damaged("there is no manifest".into()));

@@ -67,9 +67,7 @@ impl Store {
 
     /// The checkpoint can be restored.
     pub fn is_whole(&self, checkpoint: CheckpointId) -> bool {
-        self.manifests
-            .get(&checkpoint)
-            .is_some_and(|stored| !stored.damaged && self.files_are_whole(&stored.manifest))
+        self.manifests.get(&checkpoint).is_some_and(|stored| !stored.damaged && self.files_are_whole(&stored.manifest))
     }
 
     pub fn highest_directory(&self) -> CheckpointId {

@@ -393,7 +393,8 @@ impl Task {
             let full = self.needs_full || !self.incremental;
             let dirty = std::mem::take(&mut self.dirty);
             let changed = |key: &Key| full || dirty.contains(key);
-            delta = Some((full, self.sums.iter().filter(|(key, _)| changed(key)).map(|(key, sum)| (*key, *sum)).collect()));
+            delta =
+                Some((full, self.sums.iter().filter(|(key, _)| changed(key)).map(|(key, sum)| (*key, *sum)).collect()));
             self.needs_full = false;
         }
         let finished = self.life.on_snapshot(checkpoint);

@@ -105,7 +105,8 @@ impl World {
             }
             Some(End::Unrecoverable) => {
                 let retained = self.shared.store.state().checkpoints;
-                if retained.is_empty() || retained.iter().any(|(checkpoint, _)| self.shared.store.is_whole(*checkpoint)) {
+                if retained.is_empty() || retained.iter().any(|(checkpoint, _)| self.shared.store.is_whole(*checkpoint))
+                {
                     let what = format!("the job is given up, but of its checkpoints {retained:?} one can be restored");
                     self.shared.oracle.violate("I8", what);
                 }
