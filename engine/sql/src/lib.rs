@@ -10,6 +10,7 @@ mod check;
 mod ddl;
 mod dialect;
 mod functions;
+pub mod operators;
 mod planner;
 mod position;
 pub mod program;

@@ -1,0 +1,207 @@
+//! What grouping operators share about their state tables: which slots changed, rows on their way into a checkpoint, and
+//! rows that come back from one.
+
+use crate::operators::state_error;
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
+use arrow::compute::{concat, take_record_batch};
+use arrow::datatypes::{DataType, SchemaRef};
+use streamjob_dataflow::TaskError;
+use streamjob_state::keys::key_group;
+use streamjob_state::{KeyIndex, KeyedDelta, KeyedRows};
+
+const LISTED: u8 = 1;
+const PERSISTED: u8 = 2;
+
+/// Slots that changed since the last cut, and those whose key some checkpoint holds. Does nothing unless `tracked`.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    tracked: bool,
+    flags: Vec<u8>,
+    listed: Vec<u32>,
+}
+
+impl Changes {
+    pub fn new(tracked: bool) -> Changes {
+        Changes { tracked, flags: Vec::new(), listed: Vec::new() }
+    }
+
+    pub fn is_tracked(&self) -> bool {
+        self.tracked
+    }
+
+    pub fn resize(&mut self, slots: usize) {
+        if self.tracked && self.flags.len() < slots {
+            self.flags.resize(slots, 0);
+        }
+    }
+
+    #[inline(always)]
+    pub fn touch(&mut self, slot: u32) {
+        if !self.tracked {
+            return;
+        }
+        let flags = &mut self.flags[slot as usize];
+        if *flags & LISTED == 0 {
+            *flags |= LISTED;
+            self.listed.push(slot);
+        }
+    }
+
+    /// The key of the slot goes; says whether a checkpoint holds it. The slot stays listed: another key may take it.
+    pub fn forget(&mut self, slot: u32) -> bool {
+        let Some(flags) = self.flags.get_mut(slot as usize) else { return false };
+        let persisted = *flags & PERSISTED != 0;
+        *flags &= !PERSISTED;
+        persisted
+    }
+
+    pub fn is_persisted(&self, slot: u32) -> bool {
+        self.flags.get(slot as usize).is_some_and(|flags| flags & PERSISTED != 0)
+    }
+
+    pub fn persisted(&mut self, slots: &[u32]) {
+        if self.tracked {
+            for &slot in slots {
+                self.flags[slot as usize] |= PERSISTED;
+            }
+        }
+    }
+
+    /// Ends the list and begins a new one. Slots in it may be free by now.
+    pub fn take(&mut self) -> Vec<u32> {
+        let listed = std::mem::take(&mut self.listed);
+        for &slot in &listed {
+            self.flags[slot as usize] &= !LISTED;
+        }
+        listed
+    }
+}
+
+/// Rows of a state table, and the hash of each row's group. Of removed rows only the key columns.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub columns: Vec<ArrayRef>,
+    pub hashes: Vec<u64>,
+}
+
+impl Part {
+    pub fn rows(&self) -> usize {
+        self.hashes.len()
+    }
+}
+
+/// Name and columns of a state table.
+#[derive(Debug, Clone)]
+pub(crate) struct TableLayout {
+    pub name: String,
+    pub schema: SchemaRef,
+    pub key_columns: usize,
+}
+
+impl TableLayout {
+    /// Removed rows first: a key that came back has its row behind.
+    pub fn delta(
+        &self,
+        full: bool,
+        removed: &[Part],
+        present: &[Part],
+        max_parallelism: u32,
+    ) -> Result<KeyedDelta, TaskError> {
+        let removed_rows: usize = removed.iter().map(Part::rows).sum();
+        let rows = removed_rows + present.iter().map(Part::rows).sum::<usize>();
+        let mut columns = Vec::with_capacity(self.schema.fields().len());
+        for (position, field) in self.schema.fields().iter().enumerate() {
+            let mut pieces: Vec<ArrayRef> = Vec::new();
+            for part in removed.iter().chain(present).filter(|part| part.rows() > 0) {
+                match part.columns.get(position) {
+                    Some(column) => pieces.push(column.clone()),
+                    None => pieces.push(new_null_array(field.data_type(), part.rows())),
+                }
+            }
+            columns.push(match pieces.as_slice() {
+                [] => arrow::array::new_empty_array(field.data_type()),
+                [only] => only.clone(),
+                several => concat(&several.iter().map(|piece| piece.as_ref()).collect::<Vec<&dyn Array>>())?,
+            });
+        }
+        let mut key_groups = Vec::with_capacity(rows);
+        for part in removed.iter().chain(present) {
+            for &hash in &part.hashes {
+                key_groups.push(key_group(hash, max_parallelism));
+            }
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        Ok(KeyedDelta {
+            name: self.name.clone(),
+            full,
+            key_columns: self.key_columns,
+            rows: RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?,
+            key_groups,
+            deleted: (removed_rows > 0).then(|| BooleanArray::from_iter((0..rows).map(|row| Some(row < removed_rows)))),
+        })
+    }
+
+    /// The rows that are left of a restored chain, in an order in which later ones replace earlier ones.
+    /// Fails if the state has other columns than the job needs.
+    pub fn restored(&self, chain: Vec<KeyedRows>) -> Result<Vec<RecordBatch>, TaskError> {
+        for part in &chain {
+            let schema = part.rows.schema();
+            let found: Vec<&DataType> = schema.fields().iter().map(|field| field.data_type()).collect();
+            let needed: Vec<&DataType> = self.schema.fields().iter().map(|field| field.data_type()).collect();
+            if found != needed {
+                return Err(TaskError::Fatal(format!(
+                    "state table '{}' of the checkpoint has the columns {schema}, the job needs {}; \
+                     start the changed query without this state or under another uid",
+                    self.name, self.schema
+                )));
+            }
+        }
+        if chain.iter().all(|part| part.deleted.is_none()) {
+            return Ok(chain.into_iter().map(|part| part.rows).collect());
+        }
+        let types: Vec<DataType> =
+            self.schema.fields().iter().take(self.key_columns).map(|field| field.data_type().clone()).collect();
+        let mut index = KeyIndex::new(&types).map_err(state_error)?;
+        let mut newest: Vec<(usize, usize)> = Vec::new();
+        let mut slots = Vec::new();
+        for (number, part) in chain.iter().enumerate() {
+            let keys = &part.rows.columns()[..self.key_columns];
+            index.intern_batch(keys, part.rows.num_rows(), &mut slots, |_, _| {}).map_err(state_error)?;
+            newest.resize(index.slot_count(), (0, 0));
+            for (row, &slot) in slots.iter().enumerate() {
+                newest[slot as usize] = (number, row);
+            }
+        }
+        let mut chosen: Vec<Vec<u32>> = vec![Vec::new(); chain.len()];
+        for (number, row) in newest {
+            let deleted = chain[number].deleted.as_ref().is_some_and(|deleted| deleted.value(row));
+            if !deleted {
+                chosen[number].push(row as u32);
+            }
+        }
+        let mut batches = Vec::new();
+        for (part, rows) in chain.iter().zip(chosen) {
+            if !rows.is_empty() {
+                batches.push(take_record_batch(&part.rows, &UInt32Array::from(rows))?);
+            }
+        }
+        Ok(batches)
+    }
+}
+
+/// Refuses restored tables that the operator does not have.
+pub(crate) fn check_names<'a>(
+    restored: impl Iterator<Item = &'a String>,
+    known: &[TableLayout],
+) -> Result<(), TaskError> {
+    for name in restored {
+        if !known.iter().any(|table| table.name == *name) {
+            let known: Vec<&str> = known.iter().map(|table| table.name.as_str()).collect();
+            return Err(TaskError::Fatal(format!(
+                "the checkpoint has a state table '{name}' that the operator does not have; it has: {}",
+                known.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
