@@ -13,6 +13,11 @@ pub fn count(number: f64) -> String {
     format!("{}{unit}", three_digits(value))
 }
 
+/// `1 task`, `2 tasks`.
+pub fn number_of(number: u64, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
 /// `512 B`, `1.50 MiB`.
 pub fn bytes(number: u64) -> String {
     let mut value = number as f64;
@@ -79,6 +84,11 @@ mod tests {
         for (number, expected) in table {
             assert_eq!(count(number), expected);
         }
+    }
+
+    #[test]
+    fn plurals() {
+        assert_eq!([0, 1, 2].map(|number| number_of(number, "task")), ["0 tasks", "1 task", "2 tasks"]);
     }
 
     #[test]

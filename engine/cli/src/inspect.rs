@@ -17,6 +17,8 @@ use streamjob_runtime::storage::{Storage, checkpoint_of, manifest_path, referenc
 
 /// Something is damaged.
 const DAMAGED: u8 = 1;
+/// Characters of a list that are shown.
+const LIST_WIDTH: usize = 160;
 
 /// # Errors
 /// The directory holds no job, or the checkpoint or state asked for does not exist. Damage is no error: it is part of
@@ -389,7 +391,16 @@ fn operator_text(operator: &OperatorReport, text: &mut String) {
     }
     for list in &operator.lists {
         let entries: Vec<String> = list.entries.iter().map(serde_json::Value::to_string).collect();
-        text.push_str(&format!("    list {}, subtask {}: {}\n", list.name, list.subtask, entries.join(", ")));
+        let entries = shortened(&entries.join(", "));
+        text.push_str(&format!("    list {}, subtask {}: {entries}\n", list.name, list.subtask));
+    }
+}
+
+/// The whole is shown by --json and --state.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(LIST_WIDTH) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

@@ -97,8 +97,8 @@ pub fn notable(line: &str) -> Option<String> {
     let message = fields.get("message").and_then(Value::as_str)?;
     match message {
         "restarting tasks" => Some(format!(
-            "restarting {} tasks in {} (restart {}): {}",
-            number("tasks")?,
+            "restarting {} in {} (restart {}): {}",
+            format::number_of(number("tasks")?, "task"),
             format::duration_ms(number("delay_ms")?),
             number("restarts")?,
             text("failure")
@@ -108,6 +108,8 @@ pub fn notable(line: &str) -> Option<String> {
             number("checkpoint")?,
             text("reason")
         )),
+        // What follows from it is said in other lines.
+        "worker lost" => None,
         "checkpoint failed" => Some(format!("checkpoint {} failed: {}", number("checkpoint")?, text("reason"))),
         "restored" => match number("checkpoint") {
             Some(checkpoint) => Some(format!("restored from checkpoint {checkpoint}")),
@@ -167,6 +169,7 @@ mod tests {
             (line("INFO", r#""message":"restored","checkpoint":7"#), Some("restored from checkpoint 7")),
             (line("INFO", r#""message":"restored""#), Some("started without earlier state")),
             (line("INFO", r#""message":"checkpoint completed","checkpoint":7"#), None),
+            (line("WARN", r#""message":"worker lost","worker":"worker-1""#), None),
             (line("WARN", r#""message":"odd","n":1,"s":"x""#), Some("odd (n: 1, s: x)")),
             (line("ERROR", r#""message":"bad""#), Some("bad")),
             ("no json".into(), None),

@@ -2,13 +2,14 @@
 //!
 //! Only text is made here; where it goes is the display's business.
 
-use crate::format::{bytes, count, duration_ms};
+use crate::format::{bytes, count, duration_ms, number_of, time};
 use crate::status::{Checkpoints, Operator, Status};
 use std::collections::HashMap;
 
 /// More operators than this are summed up in one line.
 const OPERATORS_SHOWN: usize = 16;
 const NAME_WIDTH: usize = 44;
+const DAY_MS: u64 = 86_400_000;
 
 /// The job at one moment.
 #[derive(Debug, Clone)]
@@ -62,15 +63,15 @@ impl Progress {
         };
         let status = &look.status;
         let mut lines = vec![format!(
-            "{name}  {}  {}  {} workers  {}",
+            "{name}  {}  {}  {}  {}",
             status.state.to_uppercase(),
             duration_ms(elapsed_ms / 1000 * 1000),
-            status.workers.len(),
-            restarts(status.restarts),
+            number_of(status.workers.len() as u64, "worker"),
+            number_of(status.restarts, "restart"),
         )];
         lines.push(format!(
             "  {:<NAME_WIDTH$} {:>4} {:>9} {:>9} {:>9} {:>9}  {}",
-            "OPERATOR", "PAR", "IN", "IN/S", "OUT", "OUT/S", "WATERMARK LAG"
+            "OPERATOR", "PAR", "IN", "IN/S", "OUT", "OUT/S", "WATERMARK"
         ));
         for operator in status.operators.iter().take(OPERATORS_SHOWN) {
             let (rate_in, rate_out) = self.rate(operator);
@@ -102,10 +103,10 @@ impl Progress {
             parts.push(format!("wrote {} rows ({}/s)", count(last.records_in as f64), count(self.rate(last).0)));
         }
         if let Some(watermark) = status.operators.iter().filter_map(|operator| operator.watermark).min() {
-            parts.push(format!("watermark lag {}", lag(watermark, look.unix_ms)));
+            parts.push(format!("watermark {}", lag(watermark, look.unix_ms)));
         }
         parts.push(checkpoints(&status.checkpoints, None));
-        parts.push(restarts(status.restarts));
+        parts.push(number_of(status.restarts, "restart"));
         parts.join(", ")
     }
 }
@@ -115,21 +116,22 @@ fn increase(before: u64, now: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }
 
-fn restarts(number: u64) -> String {
-    if number == 1 { "1 restart".into() } else { format!("{number} restarts") }
-}
-
+/// How far event time is behind, or where it is if it is elsewhere altogether: replayed or generated input.
 fn lag(watermark: i64, unix_ms: u64) -> String {
     // The last watermark of input that has ended.
     if watermark == i64::MAX {
         return "end of input".into();
     }
-    let behind = i128::from(unix_ms) - i128::from(watermark);
-    u64::try_from(behind.max(0)).map_or_else(|_| "-".into(), duration_ms)
+    let behind = (i128::from(unix_ms) - i128::from(watermark)).max(0);
+    match (u64::try_from(behind), u64::try_from(watermark)) {
+        (Ok(behind), _) if behind < DAY_MS => format!("lag {}", duration_ms(behind)),
+        (_, Ok(watermark)) => format!("at {}", time(watermark)),
+        _ => "before 1970".into(),
+    }
 }
 
 pub fn checkpoints(checkpoints: &Checkpoints, unix_ms: Option<u64>) -> String {
-    let mut text = format!("{} checkpoints", checkpoints.completed);
+    let mut text = number_of(checkpoints.completed, "checkpoint");
     if checkpoints.failed > 0 {
         text.push_str(&format!(", {} failed", checkpoints.failed));
     }
@@ -211,7 +213,7 @@ mod tests {
             progress.block("visits", 61_500),
             [
                 "visits  RUNNING  1 min 1 s  0 workers  1 restart",
-                "  OPERATOR                                      PAR        IN      IN/S       OUT     OUT/S  WATERMARK LAG",
+                "  OPERATOR                                      PAR        IN      IN/S       OUT     OUT/S  WATERMARK",
                 "  source                                          2         0         0      1000      2000  end of input",
                 "  3 checkpoints, 1 failed (last: 4, 12 ms, 2.00 KiB new of 4.00 KiB, 500 ms ago)",
             ]
@@ -238,15 +240,19 @@ mod tests {
     }
 
     #[test]
-    fn lags() {
-        for (watermark, expected) in [
-            (8_000, "2.00 s"),
-            (10_000, "0 ms"),
-            (99_000, "0 ms"),
+    fn event_time() {
+        let table = [
+            (8_000, "lag 2.00 s"),
+            (10_000, "lag 0 ms"),
+            (99_000, "lag 0 ms"),
             (i64::MAX, "end of input"),
-            (-86_390_000, "1 d 0 h"),
-        ] {
+            (-86_300_000, "lag 23 h 58 min"),
+            (-86_390_000, "before 1970"),
+            (i64::MIN, "before 1970"),
+        ];
+        for (watermark, expected) in table {
             assert_eq!(lag(watermark, 10_000), expected, "{watermark}");
         }
+        assert_eq!(lag(1_714_564_800_000, 1_714_564_800_000 + DAY_MS), "at 2024-05-01 12:00:00 UTC");
     }
 }

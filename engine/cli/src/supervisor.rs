@@ -6,7 +6,7 @@
 use crate::data_dir::DataDir;
 use crate::display::Display;
 use crate::error::CliError;
-use crate::format::duration_ms;
+use crate::format::{duration_ms, number_of};
 use crate::logs::{self, Tail};
 use crate::outcome::{self, Outcome};
 use crate::processes::{self, Blueprint, End, Happening, Process, Role};
@@ -372,7 +372,7 @@ impl Supervisor {
             Outcome::Finished => {
                 let numbers = self.progress.last().map_or_else(String::new, |look| {
                     let checkpoints = progress::checkpoints(&look.status.checkpoints, None);
-                    format!(": {checkpoints}, {} restarts", look.status.restarts)
+                    format!(": {checkpoints}, {}", number_of(look.status.restarts, "restart"))
                 });
                 format!("finished after {elapsed}{numbers}")
             }
