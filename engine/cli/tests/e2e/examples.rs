@@ -1,7 +1,7 @@
 //! The small examples, as they are and with kills.
 
 use crate::expected;
-use crate::harness::{Job, Place};
+use crate::harness::{Job, Launch, Place, inspection};
 use crate::nexmark::await_checkpoint;
 
 const EVEN_ODD: &str = ".streamjob/output/even-odd";
@@ -58,4 +58,47 @@ fn r35_click_counter_is_exact_after_ten_kills() {
     }
     engine.succeed();
     expected::clicks(&place.path(".streamjob/output/clicks"), &place.path(".streamjob/output/visits"));
+}
+
+#[test]
+fn r09_r13_the_checkpoint_holds_even_eight_and_odd_eight() {
+    let place = Place::new();
+    let state = place.path("state");
+    // The sources count on, but the job adds up the same seven numbers: it is there to look at when they are all in.
+    let job = Job::example("even-odd")
+        .env("RATE", 20)
+        .replace("'fields.n.end' = '3'", "'fields.n.end' = '1000000'")
+        .replace("'fields.n.end' = '4'", "'fields.n.end' = '1000000'")
+        .replace("SELECT n FROM blue", "SELECT n FROM blue WHERE n <= 3")
+        .replace("SELECT n FROM yellow", "SELECT n FROM yellow WHERE n <= 4")
+        .checkpoint("interval: 100ms, retained: 3")
+        .restarting();
+    let mut engine = place.job(&job).start();
+    let first = await_checkpoint(&mut engine, &state, 0);
+    engine.kill(engine.workers(1)[0]);
+    await_checkpoint(&mut engine, &state, first + 15);
+    engine.kill_all();
+    let inspection = inspection(place.root());
+    let newest = inspection["checkpoints"].as_array().and_then(|all| all.last()).expect("a checkpoint");
+    assert_eq!(newest["whole"], true, "{newest}");
+    assert!(newest["bytes_total"].as_u64().is_some_and(|bytes| bytes > 0), "{newest}");
+    let with_table: Vec<&str> = newest["operators"]
+        .as_array()
+        .expect("operators")
+        .iter()
+        .filter(|operator| operator["tables"].as_array().is_some_and(|tables| !tables.is_empty()))
+        .filter_map(|operator| operator["uid"].as_str())
+        .collect();
+    let mut sums = Vec::new();
+    for uid in with_table {
+        let rows = Launch::verb(place.root(), &["inspect", "state", "--state", uid]).succeed();
+        sums.extend(rows.lines().filter(|line| line.contains("even") || line.contains("odd")).map(str::to_owned));
+    }
+    assert_eq!(sums.len(), 2, "{sums:?}");
+    for parity in ["even", "odd"] {
+        let row = sums.iter().find(|row| row.contains(parity)).expect("both parities");
+        let row: serde_json::Value = serde_json::from_str(row).expect("JSON");
+        let holds_eight = row["row"].as_object().is_some_and(|row| row.values().any(|value| *value == 8));
+        assert!(holds_eight, "{parity}: {row}");
+    }
 }

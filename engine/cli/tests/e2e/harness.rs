@@ -427,7 +427,25 @@ fn processes_with(mark: &str) -> Vec<Process> {
         .collect()
 }
 
-/// Ids of the checkpoints whose manifests lie below a directory.
+/// What `inspect --json` says about the data directory `state`.
+pub fn inspection(root: &Path) -> serde_json::Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_streamjob-engine"))
+        .args(["inspect", "state", "--json"])
+        .current_dir(root)
+        .output()
+        .expect("running inspect");
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Ids of the checkpoints that are complete and not discarded, oldest first.
+pub fn complete_checkpoints(root: &Path) -> Vec<u64> {
+    let inspection = inspection(root);
+    let checkpoints = inspection["checkpoints"].as_array().expect("a list of checkpoints");
+    checkpoints.iter().filter_map(|checkpoint| checkpoint["id"].as_u64()).collect()
+}
+
+/// Ids of the checkpoints whose manifests lie below a directory, complete or about to be.
 pub fn checkpoints(directory: &Path) -> BTreeSet<u64> {
     let mut found = BTreeSet::new();
     for file in files_below(directory) {
