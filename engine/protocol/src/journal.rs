@@ -165,7 +165,8 @@ mod tests {
 
     #[test]
     fn the_newest_claim_of_the_highest_revision_stands() {
-        let cases: [(&[(u64, &str)], u64, &str); 4] = [
+        type Claims = &'static [(u64, &'static str)];
+        let cases: [(Claims, u64, &str); 4] = [
             (&[(1, "a"), (1, "b")], 1, "b"),
             (&[(1, "a"), (2, "b")], 2, "b"),
             (&[(2, "a"), (1, "b")], 2, "a"),

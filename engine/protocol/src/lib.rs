@@ -17,5 +17,4 @@ pub mod plan;
 pub mod random;
 pub mod restart;
 pub mod retention;
-pub mod task;
 pub mod two_phase;

@@ -252,8 +252,7 @@ impl Storage {
         }
     }
 
-    /// The journal from its newest compaction on, in order; and the highest checkpoint number that any directory
-    /// carries, completed or not.
+    /// The journal from its newest compaction on, in order.
     pub async fn read_journal(&self) -> Result<Vec<(u64, JournalEntry)>, StoreError> {
         let mut sequence: Vec<u64> =
             self.list("journal").await?.iter().filter_map(|(path, _)| path.rsplit('/').next()?.parse().ok()).collect();
@@ -271,11 +270,6 @@ impl Storage {
         }
         entries.reverse();
         Ok(entries)
-    }
-
-    pub async fn highest_checkpoint_directory(&self) -> Result<u64, StoreError> {
-        let listed = self.list("").await?;
-        Ok(listed.iter().filter_map(|(path, _)| checkpoint_of(path)).max().unwrap_or(0))
     }
 
     pub async fn append_journal(&self, seq: u64, entry: &JournalEntry) -> AppendOutcome {
@@ -535,7 +529,6 @@ mod tests {
         let checksum = storage.write_manifest(&manifest(3)).await.unwrap();
         assert_eq!(storage.load_manifest(3, Some(checksum)).await.unwrap(), manifest(3));
         assert!(storage.load_manifest(3, Some(checksum + 1)).await.is_err());
-        assert_eq!(storage.highest_checkpoint_directory().await.unwrap(), 3);
         let path = directory.path().join("0123/chk-3/_metadata");
         let mut bytes = std::fs::read(&path).unwrap();
         for position in 0..bytes.len() {

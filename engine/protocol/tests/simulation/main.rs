@@ -7,6 +7,7 @@
 
 mod faults;
 mod job;
+mod lifecycle;
 mod mutant;
 mod oracle;
 mod processes;

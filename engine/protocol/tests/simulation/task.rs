@@ -3,6 +3,7 @@
 use crate::job::{
     Job, Key, KeyState, MAX_PARALLELISM, RecordId, Role, Row, count_row, final_row, key_group, record_row, uid,
 };
+use crate::lifecycle::{TaskAction, TaskLifecycle, TaskState};
 use crate::mutant::Mutant;
 use crate::shared::{ChannelKey, Element, Shared};
 use serde_json::json;
@@ -17,7 +18,6 @@ use streamjob_protocol::manifest::{
     FileRef, KeyGroupRange, KeyedStateHandle, ListStateHandle, OperatorState, Redistribution, SubtaskStats,
     TaskRestore, TaskSnapshot,
 };
-use streamjob_protocol::task::{TaskAction, TaskLifecycle, TaskState};
 use streamjob_protocol::two_phase::PendingCommits;
 
 /// Elements that wait in a channel before its producer has to.

@@ -4,7 +4,9 @@ use super::{CoordinatorOptions, Input};
 use crate::error::RuntimeError;
 use crate::faults;
 use crate::storage::{Storage, checkpoint_of, describe, referenced_files};
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use streamjob_api::config::StorageConfig;
 use streamjob_protocol::coordinator::{Action, AppendOutcome, Coordinator, Event, StoreError};
 use streamjob_protocol::journal::JournalState;
@@ -16,6 +18,8 @@ pub(super) struct Effects {
     pub inbox: mpsc::Sender<Input>,
     /// Files of the checkpoint that the job started from, until its own checkpoints refer to them.
     pub imported: BTreeSet<String>,
+    /// What the job's directory held before this coordinator claimed the job; emptied by the sweep.
+    pub listing: Arc<Mutex<Option<Vec<String>>>>,
 }
 
 impl Effects {
@@ -30,14 +34,22 @@ impl Effects {
     pub fn carry_out(&self, action: Action) {
         let storage = self.storage.clone();
         match action {
-            Action::ReadJournal => self.spawn(async move {
-                let result = storage.read_journal().await;
-                let highest_directory = match storage.highest_checkpoint_directory().await {
-                    Ok(highest) => highest,
-                    Err(error) => return Event::JournalRead { result: Err(error), highest_directory: 0 },
-                };
-                Event::JournalRead { result, highest_directory }
-            }),
+            Action::ReadJournal => {
+                let listing = self.listing.clone();
+                self.spawn(async move {
+                    // Listed before the journal is read: nothing in the list can belong to a coordinator that comes later.
+                    let listed: Vec<String> = match storage.list("").await {
+                        Ok(listed) => listed.into_iter().map(|(path, _)| path).collect(),
+                        Err(error) => return Event::JournalRead { result: Err(error), highest_directory: 0 },
+                    };
+                    let highest_directory = listed.iter().filter_map(|path| checkpoint_of(path)).max().unwrap_or(0);
+                    let result = storage.read_journal().await;
+                    if result.is_ok() {
+                        listing.lock().get_or_insert(listed);
+                    }
+                    Event::JournalRead { result, highest_directory }
+                });
+            }
             Action::AppendJournal { seq, entry } => self.spawn(async move {
                 let outcome = match faults::point("journal.before") {
                     Ok(()) => storage.append_journal(seq, &entry).await,
@@ -71,16 +83,10 @@ impl Effects {
         }
     }
 
-    /// A whole job starts from a checkpoint: nothing that writes files runs now, so what no checkpoint refers to can go.
-    /// Listed before the tasks are deployed, deleted beside them.
-    pub async fn before_restored(&self, machine: &Coordinator) {
-        let listed = match self.storage.list("").await {
-            Ok(listed) => listed.into_iter().map(|(path, _)| path).collect(),
-            Err(error) => {
-                tracing::warn!(reason = describe(error), "orphaned files stay until the next start");
-                return;
-            }
-        };
+    /// At this coordinator's first restore, whatever lay there before its claim and belongs to no checkpoint can go. Never
+    /// later: a coordinator that was replaced without noticing would delete its successor's files.
+    pub fn on_restored(&self, machine: &Coordinator) {
+        let Some(listed) = self.listing.lock().replace(Vec::new()).filter(|listed| !listed.is_empty()) else { return };
         let storage = self.storage.clone();
         let checkpoints: Vec<u64> = machine.retained_checkpoints();
         let imported = self.imported.clone();

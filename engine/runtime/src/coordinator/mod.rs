@@ -97,7 +97,7 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
 
     let metrics = CoordinatorMetrics::new(&options.config.name);
     let mut workers = Workers::new(options.graph.plan.clone());
-    let effects = Effects { storage, inbox: inbox.clone(), imported };
+    let effects = Effects { storage, inbox: inbox.clone(), imported, listing: Default::default() };
     let origin = Instant::now();
     let mut pending: Vec<Event> = vec![Event::Tick];
     loop {
@@ -115,7 +115,7 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
                         status::log(&report);
                         metrics.on_report(&report);
                         if matches!(report, Report::Restored { .. }) {
-                            effects.before_restored(&machine).await;
+                            effects.on_restored(&machine);
                         }
                     }
                     action => {

@@ -16,7 +16,7 @@ use streamjob_state::keys;
 /// One channel as its producer sees it.
 pub enum Sender {
     Local { gate: Arc<Gate>, channel: usize },
-    Remote { channel: Arc<RemoteChannel>, encoder: Encoder },
+    Remote { channel: Arc<RemoteChannel>, encoder: Box<Encoder> },
 }
 
 impl Sender {

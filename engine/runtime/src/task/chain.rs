@@ -41,7 +41,8 @@ impl Chain {
         Chain { operators, outputs }
     }
 
-    pub fn len(&self) -> usize {
+    /// How many operators there are.
+    pub fn count(&self) -> usize {
         self.operators.len()
     }
 

@@ -30,7 +30,7 @@ use streamjob_protocol::key_groups::key_group_range;
 use streamjob_protocol::manifest::{OperatorState, SubtaskStats, TaskRestore};
 use streamjob_state::{StateCut, snapshot};
 use tokio::sync::mpsc;
-use upload::{Upload, Uploader};
+use upload::{Upload, Uploader, chains_continue};
 use watermarks::{Told, WatermarkValve};
 
 /// Cuts that may wait for the upload lane; more means storage is slower than checkpoints come.
@@ -144,6 +144,8 @@ struct Task {
     /// The newest checkpoint that this task cut after its last element.
     finished_in: Option<u64>,
     restored_finished: bool,
+    /// The next cut must be of whole tables, because there is nothing that deltas could follow.
+    whole_next: bool,
     uploads: mpsc::Sender<Upload>,
     answers: mpsc::Sender<FromWorker>,
     metrics: Arc<TaskMetrics>,
@@ -255,6 +257,7 @@ impl Task {
             drained: false,
             finished_in: None,
             restored_finished: setup.restore.finished,
+            whole_next: !chains_continue(&setup.restore, key_groups),
             uploads,
             answers: setup.answers,
             metrics: setup.metrics,
@@ -367,7 +370,7 @@ impl Task {
         if self.drained {
             return limit;
         }
-        let timer = (0..self.chain.len()).filter_map(|index| self.chain.operator(index).next_processing_time()).min();
+        let timer = (0..self.chain.count()).filter_map(|index| self.chain.operator(index).next_processing_time()).min();
         let timer = timer.map(|at| Instant::now() + Duration::from_millis(at.saturating_sub(unix_ms()).max(0) as u64));
         match (timer, limit) {
             (Some(timer), Some(limit)) => Some(timer.min(limit)),
@@ -379,7 +382,7 @@ impl Task {
         if self.drained {
             return Ok(());
         }
-        for index in 0..self.chain.len() {
+        for index in 0..self.chain.count() {
             let due = self.chain.operator(index).next_processing_time();
             if due.is_some() {
                 let now = unix_ms();
@@ -443,7 +446,7 @@ impl Task {
     }
 
     fn finish_operators(&mut self) -> Result<(), TaskError> {
-        for index in 0..self.chain.len() {
+        for index in 0..self.chain.count() {
             self.chain.with(index, |operator, out| operator.finish(out))?;
         }
         Ok(())
@@ -477,7 +480,7 @@ impl Task {
             Mail::Aborted(checkpoint) => {
                 let outcome = self.aligner.abort(checkpoint);
                 self.apply(outcome)?;
-                for index in 0..self.chain.len() {
+                for index in 0..self.chain.count() {
                     self.chain.operator(index).checkpoint_aborted(checkpoint)?;
                 }
             }
@@ -491,7 +494,7 @@ impl Task {
         if let Some(head) = &mut self.source {
             head.source.checkpoint_complete(checkpoint)?;
         }
-        for index in 0..self.chain.len() {
+        for index in 0..self.chain.count() {
             self.chain.operator(index).checkpoint_complete(checkpoint)?;
         }
         faults::point("commit.after").map_err(TaskError::Recoverable)
@@ -520,7 +523,7 @@ impl Task {
     fn checkpoint(&mut self, barrier: Barrier, start_delay_ms: u64, alignment_ms: u64) -> Result<(), TaskError> {
         let checkpoint = barrier.checkpoint;
         let started = Instant::now();
-        for index in 0..self.chain.len() {
+        for index in 0..self.chain.count() {
             self.chain.with(index, |operator, out| operator.before_barrier(checkpoint, out))?;
         }
         self.chain.broadcast(&Element::Barrier(barrier))?;
@@ -532,7 +535,7 @@ impl Task {
             self.decline(checkpoint, DeclineReason::AsyncException, "storage is still writing earlier checkpoints");
             return Ok(());
         };
-        let full = !self.settings.incremental;
+        let full = !self.settings.incremental || std::mem::take(&mut self.whole_next);
         let mut cuts: Vec<(String, StateCut)> = Vec::with_capacity(self.uids.len() + 1);
         if let Some(head) = &mut self.source {
             cuts.push((head.uid.clone(), head.source.snapshot(checkpoint)?));
@@ -599,6 +602,8 @@ fn restore_operator(
         result.lists.entry(list.name.clone()).or_default().extend(list.entries.iter().cloned());
     }
     for handle in &state.keyed {
+        // A file may hold more than its chain stands for: after a change of parallelism it can be in several chains.
+        let Some(key_groups) = handle.key_groups.intersect(&key_groups) else { continue };
         for file in &handle.files {
             let what = || format!("state '{}' of {uid} from {}", handle.name, file.path);
             let failed = |reason: String| RuntimeError::Restore { what: what(), reason }.to_string();

@@ -8,7 +8,7 @@ use crate::faults;
 use crate::storage::{Storage, describe};
 use crate::wire::FromWorker;
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 use streamjob_protocol::coordinator::DeclineReason;
 use streamjob_protocol::ids::{DeploymentId, TaskId};
@@ -38,6 +38,15 @@ struct Table {
     unwritten: Vec<KeyedDelta>,
 }
 
+/// Whether deltas may follow the restored files: only when every table comes from one chain of exactly these key groups.
+/// After a change of parallelism a file can be part of two chains; the task starts new ones, with a full cut.
+pub fn chains_continue(restore: &TaskRestore, key_groups: KeyGroupRange) -> bool {
+    restore.operators.values().all(|state| {
+        let names: HashSet<&str> = state.keyed.iter().map(|handle| handle.name.as_str()).collect();
+        names.len() == state.keyed.len() && state.keyed.iter().all(|handle| handle.key_groups == key_groups)
+    })
+}
+
 pub struct Uploader {
     storage: Storage,
     task: TaskId,
@@ -58,15 +67,13 @@ impl Uploader {
         answers: mpsc::Sender<FromWorker>,
     ) -> Uploader {
         let mut tables: HashMap<(String, String), Table> = HashMap::new();
-        for (uid, state) in &restore.operators {
-            for handle in &state.keyed {
-                let table = tables.entry((uid.clone(), handle.name.clone())).or_insert_with(|| Table {
-                    schema: handle.schema.clone(),
-                    files: Vec::new(),
-                    unwritten: Vec::new(),
-                });
-                // Several handles after a change of parallelism: their key groups are disjoint, so order does not matter.
-                table.files.extend(handle.files.iter().cloned());
+        if chains_continue(restore, key_groups) {
+            for (uid, state) in &restore.operators {
+                for handle in &state.keyed {
+                    let table =
+                        Table { schema: handle.schema.clone(), files: handle.files.clone(), unwritten: Vec::new() };
+                    tables.insert((uid.clone(), handle.name.clone()), table);
+                }
             }
         }
         Uploader { storage, task, deployment, key_groups, tables, answers }
@@ -198,4 +205,32 @@ async fn put(storage: &Storage, bytes: Vec<u8>) -> Result<FileRef, String> {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handle(name: &str, first: u16, last: u16) -> KeyedStateHandle {
+        let key_groups = KeyGroupRange { first, last };
+        KeyedStateHandle { name: name.into(), schema: String::new(), key_groups, files: Vec::new() }
+    }
+
+    fn restore(keyed: Vec<KeyedStateHandle>) -> TaskRestore {
+        let state = OperatorState { keyed, lists: Vec::new() };
+        TaskRestore { checkpoint: Some(1), operators: [("u".to_owned(), state)].into(), finished: false }
+    }
+
+    #[test]
+    fn chains_continue_only_where_they_were_written() {
+        let own = KeyGroupRange { first: 0, last: 63 };
+        assert!(chains_continue(&TaskRestore::default(), own));
+        assert!(chains_continue(&restore(vec![handle("a", 0, 63), handle("b", 0, 63)]), own));
+        assert!(!chains_continue(&restore(vec![handle("a", 0, 127)]), own), "scaled out");
+        assert!(!chains_continue(&restore(vec![handle("a", 0, 31), handle("a", 32, 63)]), own), "scaled in");
+        assert!(
+            !chains_continue(&restore(vec![handle("a", 0, 63), handle("a", 0, 63)]), own),
+            "two chains of one table"
+        );
+    }
 }

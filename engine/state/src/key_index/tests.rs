@@ -16,7 +16,7 @@ fn intern(index: &mut KeyIndex, columns: &[ArrayRef]) -> (Vec<u32>, Vec<(u32, us
 fn equal_keys_share_a_slot_and_new_ones_are_announced_once() {
     let mut index = KeyIndex::new(&[DataType::Int64]).unwrap();
     let column: ArrayRef = Arc::new(Int64Array::from(vec![Some(5), Some(0), None, Some(5), None, Some(-1)]));
-    let (slots, new) = intern(&mut index, &[column.clone()]);
+    let (slots, new) = intern(&mut index, std::slice::from_ref(&column));
     assert_eq!(slots, vec![0, 1, 2, 0, 2, 3]);
     assert_eq!(new, vec![(0, 0), (1, 1), (2, 2), (3, 5)]);
     assert_eq!(index.len(), 4);
@@ -91,7 +91,7 @@ fn owners_separate_equal_keys() {
     ] {
         let mut index = KeyIndex::owned(&[column.data_type().clone()]).unwrap();
         let mut slots = Vec::new();
-        index.intern_owned(&[7, 8, 7, 7], &[column.clone()], &mut slots, |_, _| {}).unwrap();
+        index.intern_owned(&[7, 8, 7, 7], std::slice::from_ref(&column), &mut slots, |_, _| {}).unwrap();
         assert_eq!(slots, vec![0, 1, 2, 0]);
         assert_eq!((index.owner(0), index.owner(1)), (7, 8));
         index.remove(0);
@@ -107,7 +107,7 @@ fn wrong_columns_are_errors() {
     assert!(index.intern_batch(&[text], 1, &mut Vec::new(), |_, _| {}).is_err());
     assert!(index.intern_batch(&[], 1, &mut Vec::new(), |_, _| {}).is_err());
     let number: ArrayRef = Arc::new(Int64Array::from(vec![1]));
-    assert!(index.intern_batch(&[number.clone()], 2, &mut Vec::new(), |_, _| {}).is_err());
+    assert!(index.intern_batch(std::slice::from_ref(&number), 2, &mut Vec::new(), |_, _| {}).is_err());
     assert!(index.intern_owned(&[1], &[number], &mut Vec::new(), |_, _| {}).is_err());
     assert!(KeyIndex::new(&[DataType::Null]).is_err());
 }

@@ -60,7 +60,7 @@ fn a_file_comes_back_and_ranges_split_it() {
     let rows: Vec<(i64, Option<i64>)> = (0..200_000).map(|n| (n, Some(n * 2))).collect();
     let delta = delta(&rows, true);
     let bytes = Bytes::from(encode(&delta, ALL).unwrap());
-    let whole = read(&[bytes.clone()], ALL);
+    let whole = read(std::slice::from_ref(&bytes), ALL);
     assert_eq!(whole, rows.iter().copied().collect());
     let mut parts = Model::new();
     for (first, last) in [(0, 42), (43, 43), (44, 85), (86, 127)] {
@@ -207,7 +207,7 @@ proptest! {
         }
         prop_assert_eq!(&read(&files, ALL), &model);
         let merged = Bytes::from(compact(&files).unwrap());
-        prop_assert_eq!(&read(&[merged.clone()], ALL), &model);
+        prop_assert_eq!(&read(std::slice::from_ref(&merged), ALL), &model);
         prop_assert_eq!(read_table(&files).unwrap().num_rows(), model.len());
         // Merging a merged prefix with the rest is the same.
         let cut = files.len() / 2;

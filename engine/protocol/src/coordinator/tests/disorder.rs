@@ -111,7 +111,7 @@ impl Disorder {
                     2 => TaskStatus::Canceled,
                     3 => TaskStatus::Failed { reason: "boom".into(), recoverable: true },
                     // Only sources end by themselves; their sinks go on for the rest of the schedule.
-                    _ if task.vertex % 2 == 0 => TaskStatus::Finished,
+                    _ if task.vertex.is_multiple_of(2) => TaskStatus::Finished,
                     _ => TaskStatus::Running,
                 };
                 let deployment = self.world.deployed.get(&task).map_or(7, |(deployment, ..)| *deployment);
@@ -201,7 +201,7 @@ impl Disorder {
 
     fn check(&mut self) {
         let seed = self.seed;
-        for action in self.world.log[self.checked..].to_vec() {
+        for action in self.world.log[self.checked..].iter().cloned() {
             match action {
                 Action::TriggerCheckpoint { barrier, .. } => {
                     assert!(barrier.checkpoint > self.triggered, "seed {seed}: id {} again", barrier.checkpoint);

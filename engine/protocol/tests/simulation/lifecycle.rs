@@ -1,8 +1,8 @@
 //! A task's side of the protocol: what messages of the coordinator mean in each state of its life. Neither runs
 //! operators nor aligns barriers (see `alignment`).
 
-use crate::coordinator::{Barrier, DeclineReason, TaskStatus};
-use crate::ids::CheckpointId;
+use streamjob_protocol::coordinator::{Barrier, DeclineReason, TaskStatus};
+use streamjob_protocol::ids::CheckpointId;
 
 /// Flink's task states as far as the task itself knows them; `Drained` is running with nothing left to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
