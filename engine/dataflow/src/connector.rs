@@ -73,6 +73,10 @@ pub trait Connector: Send + Sync {
     fn options(&self) -> Vec<OptionDoc>;
     fn source(&self, request: &SourceRequest) -> Result<SourceSpec, PlanError>;
     fn sink(&self, table: &TableDefinition) -> Result<SinkSpec, PlanError>;
+    /// Whether the sink wants the old row (-U) of every update; one that does without halves what an aggregation emits.
+    fn needs_update_before(&self, _table: &TableDefinition) -> bool {
+        true
+    }
 }
 
 /// All connectors of the binary.

@@ -116,6 +116,13 @@ fn from_message(message: &str) -> String {
     if message.starts_with("Cannot create filter with non-boolean predicate ") {
         return "WHERE and HAVING need a condition: a comparison, or a column of type BOOLEAN".into();
     }
+    let ungrouped = message.strip_prefix("Column in ").and_then(|rest| rest.split_once("column \""));
+    if let Some((_, rest)) = ungrouped
+        && message.contains("must be in GROUP BY")
+    {
+        let column = rest.split('"').next().unwrap_or(rest);
+        return format!("column '{column}' stands neither in GROUP BY nor in an aggregate function");
+    }
     lowercase_first(message.split(". No function matches the given name").next().unwrap_or(message))
 }
 

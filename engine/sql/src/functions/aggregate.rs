@@ -16,6 +16,18 @@ pub enum Aggregate {
     Avg,
 }
 
+impl Aggregate {
+    fn name(self) -> &'static str {
+        match self {
+            Aggregate::Count => "COUNT",
+            Aggregate::Sum => "SUM",
+            Aggregate::Min => "MIN",
+            Aggregate::Max => "MAX",
+            Aggregate::Avg => "AVG",
+        }
+    }
+}
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct FlinkAggregate {
     aggregate: Aggregate,
@@ -44,13 +56,13 @@ pub fn aggregate_of(function: &AggregateUDF) -> Option<Aggregate> {
 pub fn aggregate_type(aggregate: Aggregate, argument: &DataType) -> Result<DataType> {
     let numeric = |result: DataType| match family(argument) {
         Family::Number => Ok(result),
-        _ => plan_err!("{aggregate:?} needs a number, found {}", describe(argument)),
+        _ => plan_err!("{}: needs a number, found {}", aggregate.name(), describe(argument)),
     };
     match aggregate {
         Aggregate::Count => Ok(DataType::Int64),
         Aggregate::Min | Aggregate::Max => match family(argument) {
             Family::Row | Family::Bytes | Family::Other | Family::Interval | Family::Null => {
-                plan_err!("{aggregate:?} of {} is not supported", describe(argument))
+                plan_err!("{}: an argument of type {} is not supported", aggregate.name(), describe(argument))
             }
             _ => Ok(argument.clone()),
         },
@@ -67,13 +79,8 @@ pub fn aggregate_type(aggregate: Aggregate, argument: &DataType) -> Result<DataT
 
 impl AggregateUDFImpl for FlinkAggregate {
     fn name(&self) -> &str {
-        match self.aggregate {
-            Aggregate::Count => "count",
-            Aggregate::Sum => "sum",
-            Aggregate::Min => "min",
-            Aggregate::Max => "max",
-            Aggregate::Avg => "avg",
-        }
+        // Queries are matched without regard to case.
+        self.aggregate.name()
     }
 
     fn signature(&self) -> &Signature {
@@ -83,7 +90,7 @@ impl AggregateUDFImpl for FlinkAggregate {
     fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
         match arg_types {
             [argument] => aggregate_type(self.aggregate, argument),
-            other => plan_err!("{} takes 1 argument, found {}", self.name().to_uppercase(), other.len()),
+            other => plan_err!("{}: takes 1 argument, found {}", self.aggregate.name(), other.len()),
         }
     }
 

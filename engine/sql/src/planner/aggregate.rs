@@ -1,18 +1,360 @@
-//! `GROUP BY` and `SELECT DISTINCT`.
+//! `GROUP BY`, over windows and without end, and `SELECT DISTINCT`.
+//!
+//! A Calc before the aggregation computes keys, arguments and filters as columns. With several subtasks and where partial
+//! results can be merged, rows of a batch are aggregated before they are exchanged by key.
 
-use super::relation::Relation;
-use super::{Naming, Planner};
-use datafusion_expr::LogicalPlan;
+use super::relation::{Nodes, Relation};
+use super::{Naming, Planner, query};
+use crate::bind::position_of;
+use crate::functions::{self, Aggregate as Function, WindowBoundary, WindowEdge, WindowSpec};
+use crate::operators::{
+    AggregateCall, AggregateFunction, AggregateInput, GroupAggregate, GroupAggregateSpec, LocalAggregate,
+    LocalAggregateSpec, WindowAggregate, WindowAggregateSpec, WindowTime,
+};
+use crate::position::from_datafusion;
+use crate::program::input_column;
+use arrow::datatypes::{Field, FieldRef};
+use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::logical_plan::Aggregate;
+use datafusion_expr::{Expr, ExprSchemable, LogicalPlan};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use streamjob_dataflow::PlanError;
+use streamjob_dataflow::graph::{Exchange, Factory};
+use streamjob_dataflow::operator::Instance;
+use streamjob_dataflow::{PlanError, TaskError};
+
+/// An aggregation with everything it reads as expressions over one relation.
+struct Grouping {
+    keys: Vec<Expr>,
+    /// Of each key: its name in the query.
+    key_names: Vec<String>,
+    window: Option<Window>,
+    calls: Vec<Call>,
+}
+
+struct Window {
+    spec: WindowSpec,
+    time: Expr,
+}
+
+struct Call {
+    function: AggregateFunction,
+    argument: Option<Expr>,
+    filter: Option<Expr>,
+}
+
+/// What a column of the query's aggregation is in the operator's output.
+enum Place {
+    Key(usize),
+    Edge(WindowEdge),
+}
 
 impl Planner<'_> {
-    pub(super) fn aggregate(&mut self, _aggregate: &Aggregate, naming: &mut Naming) -> Result<Relation, PlanError> {
-        Err(naming.position.error("GROUP BY is not supported yet"))
+    pub(super) fn aggregate(&mut self, aggregate: &Aggregate, naming: &mut Naming) -> Result<Relation, PlanError> {
+        let relation = self.translate_retracting(&aggregate.input, naming)?;
+        let scope = aggregate.input.schema();
+        let mut keys = Vec::with_capacity(aggregate.group_expr.len());
+        for (expr, field) in aggregate.group_expr.iter().zip(aggregate.schema.fields()) {
+            keys.push((query::compose(&relation, expr, scope, naming)?, field.name().clone()));
+        }
+        let mut calls = Vec::with_capacity(aggregate.aggr_expr.len());
+        for expr in &aggregate.aggr_expr {
+            calls.push(call(&relation, expr, scope, naming)?);
+        }
+        let fields = aggregate.schema.fields().iter().map(Arc::clone).collect();
+        self.grouped(relation, keys, calls, fields, naming)
     }
 
-    pub(super) fn distinct(&mut self, _input: &Arc<LogicalPlan>, naming: &mut Naming) -> Result<Relation, PlanError> {
-        Err(naming.position.error("DISTINCT is not supported yet"))
+    pub(super) fn distinct(&mut self, input: &Arc<LogicalPlan>, naming: &mut Naming) -> Result<Relation, PlanError> {
+        let relation = self.translate_retracting(input, naming)?;
+        let fields = relation.fields.clone();
+        let keys = relation.columns.iter().cloned().zip(fields.iter().map(|field| field.name().clone())).collect();
+        self.grouped(relation, keys, vec![], fields, naming)
     }
+
+    /// An aggregation takes back what it is told to take back, so it needs the old rows as well.
+    fn translate_retracting(&mut self, plan: &LogicalPlan, naming: &mut Naming) -> Result<Relation, PlanError> {
+        let update_before = std::mem::replace(&mut naming.update_before, true);
+        let relation = self.translate(plan, naming);
+        naming.update_before = update_before;
+        relation
+    }
+
+    fn grouped(
+        &mut self,
+        relation: Relation,
+        keys: Vec<(Expr, String)>,
+        calls: Vec<Call>,
+        fields: Vec<FieldRef>,
+        naming: &mut Naming,
+    ) -> Result<Relation, PlanError> {
+        let (grouping, places) = grouping(keys, calls)?;
+        let updating = relation.updating;
+        if updating && grouping.window.is_some() {
+            return Err(naming.position.error(
+                "a window over rows that are updated is not supported; aggregate by window first and by key behind it",
+            ));
+        }
+        let columns = self.pre_projection(&relation, &grouping, naming)?;
+        for call in &columns.calls {
+            call.result_type().map_err(|message| naming.position.error(message))?;
+            if updating && !call.supports_retraction() {
+                return Err(naming.position.error(format!(
+                    "{:?} over rows that are updated is not supported yet; aggregate once, or by a TUMBLE window",
+                    call.function
+                )));
+            }
+        }
+        let key_count = grouping.keys.len();
+        let call_count = grouping.calls.len();
+        let (nodes, time_attributes) = match &grouping.window {
+            None => (self.group_aggregate(columns, updating, naming)?, BTreeSet::new()),
+            Some(window) => {
+                let nodes = self.window_aggregate(columns, window.spec, naming)?;
+                (nodes, BTreeSet::from([key_count + call_count + 2]))
+            }
+        };
+        let mut result = Relation::of_nodes(nodes, time_attributes, grouping.window.is_none())
+            .map_err(|error| from_datafusion(&error, naming.position))?;
+        let key_columns = places.iter().map(|place| match place {
+            Place::Key(index) => *index,
+            Place::Edge(WindowEdge::Start) => key_count + call_count,
+            Place::Edge(WindowEdge::End) => key_count + call_count + 1,
+            Place::Edge(WindowEdge::Time) => key_count + call_count + 2,
+        });
+        result.columns = key_columns.chain(key_count..key_count + call_count).map(input_column).collect();
+        result.fields = fields;
+        Ok(result)
+    }
+
+    /// The nodes that compute what the aggregation reads: keys, then arguments and filters, then the time attribute.
+    fn pre_projection(
+        &mut self,
+        relation: &Relation,
+        grouping: &Grouping,
+        naming: &mut Naming,
+    ) -> Result<Columns, PlanError> {
+        let mut outputs: Vec<(Expr, FieldRef)> = Vec::new();
+        let field = |expr: &Expr, name: String| -> Result<FieldRef, PlanError> {
+            let (_, field) =
+                expr.to_field(relation.input.as_ref()).map_err(|error| from_datafusion(&error, naming.position))?;
+            Ok(Arc::new(Field::new(name, field.data_type().clone(), field.is_nullable())))
+        };
+        for (expr, name) in grouping.keys.iter().zip(&grouping.key_names) {
+            outputs.push((expr.clone(), field(expr, name.clone())?));
+        }
+        let mut places: HashMap<Expr, usize> = HashMap::new();
+        let mut column = |expr: &Expr, outputs: &mut Vec<(Expr, FieldRef)>| -> Result<usize, PlanError> {
+            if let Some(place) = places.get(expr) {
+                return Ok(*place);
+            }
+            let place = outputs.len();
+            outputs.push((expr.clone(), field(expr, format!("argument_{place}"))?));
+            places.insert(expr.clone(), place);
+            Ok(place)
+        };
+        let mut calls = Vec::with_capacity(grouping.calls.len());
+        for (index, call) in grouping.calls.iter().enumerate() {
+            let argument = match &call.argument {
+                None => None,
+                Some(expr) => {
+                    let place = column(expr, &mut outputs)?;
+                    Some((place, outputs[place].1.data_type().clone()))
+                }
+            };
+            let filter = call.filter.as_ref().map(|filter| column(filter, &mut outputs)).transpose()?;
+            let name = format!("{}_{}", label(call.function), index + 1);
+            calls.push(AggregateCall { function: call.function, argument, filter, name });
+        }
+        let time = match &grouping.window {
+            None => None,
+            Some(window) => Some(column(&window.time, &mut outputs)?),
+        };
+        let nodes = self.calc(relation, outputs, naming)?;
+        Ok(Columns { nodes, keys: (0..grouping.keys.len()).collect(), calls, time })
+    }
+
+    fn group_aggregate(&mut self, columns: Columns, updating: bool, naming: &mut Naming) -> Result<Nodes, PlanError> {
+        let parallelism = self.grouping_parallelism(&columns);
+        let merges = !updating && columns.calls.iter().all(AggregateCall::is_mergeable);
+        let (producers, input) = self.exchanged(&columns, parallelism, merges, None, naming)?;
+        let spec = GroupAggregateSpec {
+            input,
+            calls: columns.calls,
+            retractable: updating,
+            emit_update_before: naming.update_before,
+        };
+        let schema = spec.output_schema().map_err(|error| naming.position.error(error.to_string()))?;
+        let keys = columns.keys;
+        let description = describe(&keys, &spec.calls, &format!("retractable: {updating}"));
+        let factory: Factory = Arc::new(move |_| operator(GroupAggregate::new(spec.clone())));
+        let uid = naming.uid("group-aggregate");
+        let node = self.add_node(uid, "GroupAggregate".into(), parallelism, true, description, factory);
+        self.connect(&producers, node, Some(keys));
+        Ok(Nodes { producers: vec![node], parallelism, schema })
+    }
+
+    fn window_aggregate(
+        &mut self,
+        columns: Columns,
+        window: WindowSpec,
+        naming: &mut Naming,
+    ) -> Result<Nodes, PlanError> {
+        let Some(time) = columns.time else {
+            return Err(naming.position.error("the window has no time attribute"));
+        };
+        let parallelism = self.grouping_parallelism(&columns);
+        let merges = columns.calls.iter().all(AggregateCall::is_mergeable);
+        let (producers, input) = self.exchanged(&columns, parallelism, merges, Some((time, window)), naming)?;
+        let spec =
+            WindowAggregateSpec { input, time: WindowTime::Event { column: time }, window, calls: columns.calls };
+        let schema = spec.output_schema().map_err(|error| naming.position.error(error.to_string()))?;
+        let keys = columns.keys;
+        let description = describe(&keys, &spec.calls, &format!("{window:?}"));
+        let factory: Factory = Arc::new(move |_| operator(WindowAggregate::new(spec.clone())));
+        let uid = naming.uid("window-aggregate");
+        let node = self.add_node(uid, "WindowAggregate".into(), parallelism, true, description, factory);
+        self.connect(&producers, node, Some(keys));
+        Ok(Nodes { producers: vec![node], parallelism, schema })
+    }
+
+    /// All rows of an aggregation without keys belong to one group.
+    fn grouping_parallelism(&self, columns: &Columns) -> u32 {
+        if columns.keys.is_empty() { 1 } else { self.parallelism }
+    }
+
+    /// What is sent by key: rows, or partial results of batches of rows.
+    fn exchanged(
+        &mut self,
+        columns: &Columns,
+        parallelism: u32,
+        merges: bool,
+        window: Option<(usize, WindowSpec)>,
+        naming: &mut Naming,
+    ) -> Result<(Vec<usize>, AggregateInput), PlanError> {
+        let schema = Arc::clone(&columns.nodes.schema);
+        let several = parallelism > 1 || columns.nodes.parallelism > 1;
+        if !several || !merges {
+            return Ok((columns.nodes.producers.clone(), AggregateInput::Rows { schema, keys: columns.keys.clone() }));
+        }
+        let spec =
+            LocalAggregateSpec { schema, keys: columns.keys.clone(), calls: columns.calls.clone(), window };
+        let partials = spec.partials().map_err(|error| naming.position.error(error.to_string()))?;
+        let description = describe(&spec.keys, &spec.calls, &format!("{window:?}"));
+        let factory: Factory = Arc::new(move |_| operator(LocalAggregate::new(spec.clone())));
+        let uid = naming.uid("local-aggregate");
+        let local = columns.nodes.parallelism;
+        let node = self.add_node(uid, "LocalAggregate".into(), local, false, description, factory);
+        for producer in &columns.nodes.producers {
+            self.graph.connect(*producer, node, 0, Exchange::Forward);
+        }
+        Ok((vec![node], partials))
+    }
+}
+
+/// The nodes in front of an aggregation and what it finds where.
+struct Columns {
+    nodes: Nodes,
+    keys: Vec<usize>,
+    calls: Vec<AggregateCall>,
+    time: Option<usize>,
+}
+
+fn operator<T: streamjob_dataflow::Operator + 'static>(made: Result<T, TaskError>) -> Result<Instance, TaskError> {
+    Ok(Instance::Operator(Box::new(made?)))
+}
+
+fn describe(keys: &[usize], calls: &[AggregateCall], rest: &str) -> String {
+    format!("keys {keys:?}, {calls:?}, {rest}")
+}
+
+fn label(function: AggregateFunction) -> &'static str {
+    match function {
+        AggregateFunction::CountStar | AggregateFunction::Count => "count",
+        AggregateFunction::CountDistinct => "count_distinct",
+        AggregateFunction::Sum => "sum",
+        AggregateFunction::Min => "min",
+        AggregateFunction::Max => "max",
+        AggregateFunction::Avg => "avg",
+    }
+}
+
+/// Separates the window's columns from the keys.
+fn grouping(keys: Vec<(Expr, String)>, calls: Vec<Call>) -> Result<(Grouping, Vec<Place>), PlanError> {
+    let mut grouping = Grouping { keys: vec![], key_names: vec![], window: None, calls };
+    let mut places = Vec::with_capacity(keys.len());
+    let mut edges: Vec<(WindowEdge, crate::position::Position)> = Vec::new();
+    for (index, (expr, name)) in keys.into_iter().enumerate() {
+        if let Some((boundary, time)) = WindowBoundary::of(&expr) {
+            match &grouping.window {
+                None => grouping.window = Some(Window { spec: boundary.spec, time: time.clone() }),
+                Some(window) if window.spec == boundary.spec && window.time == *time => {}
+                Some(_) => return Err(boundary.position.error("GROUP BY holds the columns of two different windows")),
+            }
+            edges.push((boundary.edge, boundary.position));
+            places.push(Place::Edge(boundary.edge));
+            continue;
+        }
+        places.push(Place::Key(grouping.keys.len()));
+        let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_') && !name.starts_with("window_");
+        let unique = plain && !grouping.key_names.contains(&name) && !name.starts_with("argument_");
+        grouping.key_names.push(if unique { name } else { format!("key_{}", index + 1) });
+        grouping.keys.push(expr);
+    }
+    if let Some((_, position)) = edges.first() {
+        let has = |edge: WindowEdge| edges.iter().any(|(found, _)| *found == edge);
+        if !has(WindowEdge::Start) || !has(WindowEdge::End) {
+            return Err(position.error(
+                "an aggregation by window names both window_start and window_end in GROUP BY; with one of them alone the \
+                 groups would never be complete",
+            ));
+        }
+    }
+    Ok((grouping, places))
+}
+
+/// One aggregate function over the relation's input.
+fn call(relation: &Relation, expr: &Expr, scope: &DFSchema, naming: &Naming) -> Result<Call, PlanError> {
+    let expr = match expr {
+        Expr::Alias(alias) => alias.expr.as_ref(),
+        other => other,
+    };
+    let at = position_of(expr).unwrap_or(naming.position);
+    let Expr::AggregateFunction(aggregate) = expr else {
+        return Err(at.error(format!("'{expr}' is not an aggregate function")));
+    };
+    let Some(function) = functions::aggregate_of(&aggregate.func) else {
+        return Err(at.error(format!("the aggregate function {} is not supported", aggregate.func.name())));
+    };
+    let params = &aggregate.params;
+    let argument = match params.args.as_slice() {
+        [argument] => query::compose(relation, argument, scope, naming)?,
+        other => {
+            let name = aggregate.func.name().to_uppercase();
+            return Err(at.error(format!("{name} takes 1 argument, found {}", other.len())));
+        }
+    };
+    let constant = matches!(&argument, Expr::Literal(value, _) if !value.is_null());
+    let function = match (function, params.distinct) {
+        (Function::Count, false) if constant => AggregateFunction::CountStar,
+        (Function::Count, false) => AggregateFunction::Count,
+        (Function::Count, true) => AggregateFunction::CountDistinct,
+        // Equal values change neither.
+        (Function::Min, _) => AggregateFunction::Min,
+        (Function::Max, _) => AggregateFunction::Max,
+        (Function::Sum, false) => AggregateFunction::Sum,
+        (Function::Avg, false) => AggregateFunction::Avg,
+        (Function::Sum | Function::Avg, true) => {
+            return Err(at.error("SUM and AVG of DISTINCT values are not supported; aggregate over SELECT DISTINCT"));
+        }
+    };
+    let filter = match &params.filter {
+        None => None,
+        Some(filter) => match query::compose(relation, filter, scope, naming)? {
+            Expr::Literal(ScalarValue::Boolean(Some(true)), _) => None,
+            filter => Some(filter),
+        },
+    };
+    let argument = (function != AggregateFunction::CountStar).then_some(argument);
+    Ok(Call { function, argument, filter })
 }

@@ -117,16 +117,18 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Names the operators that one `INSERT` adds.
+/// What is known of the one `INSERT` that is planned, and the names of the operators it adds.
 struct Naming {
     prefix: String,
     ordinals: BTreeMap<&'static str, usize>,
     position: Position,
+    /// What follows needs the old row of an update, not only the new one.
+    update_before: bool,
 }
 
 impl Naming {
-    fn new(prefix: String, position: Position) -> Self {
-        Naming { prefix, ordinals: BTreeMap::new(), position }
+    fn new(prefix: String, position: Position, update_before: bool) -> Self {
+        Naming { prefix, ordinals: BTreeMap::new(), position, update_before }
     }
 
     fn uid(&mut self, kind: &'static str) -> String {

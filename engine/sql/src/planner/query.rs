@@ -4,9 +4,11 @@ use super::relation::Relation;
 use super::{Naming, Planner, expressions};
 use crate::catalog::{self, Table};
 use crate::check;
+use crate::functions::WindowBoundary;
 use crate::position::{Position, from_datafusion, from_query};
 use crate::program::input_column;
 use datafusion_common::config::ConfigOptions;
+use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, DataFusionError};
 use datafusion_expr::logical_plan::{Distinct, Filter, Projection, TableScan, Union};
 use datafusion_expr::{Expr, LogicalPlan};
@@ -83,7 +85,11 @@ impl Planner<'_> {
     }
 
     fn filter(&mut self, filter: &Filter, naming: &mut Naming) -> Result<Relation, PlanError> {
-        let mut relation = self.translate(&filter.input, naming)?;
+        // A row that no longer passes is taken back by its -U; the new row alone would vanish.
+        let update_before = std::mem::replace(&mut naming.update_before, true);
+        let relation = self.translate(&filter.input, naming);
+        naming.update_before = update_before;
+        let mut relation = relation?;
         let condition = compose(&relation, &filter.predicate, filter.input.schema(), naming)?;
         relation.filter(condition);
         Ok(relation)
@@ -139,5 +145,22 @@ pub(super) fn compose(
     scope: &DFSchema,
     naming: &Naming,
 ) -> Result<Expr, PlanError> {
-    relation.compose(expr, scope).map_err(|error| from_datafusion(&error, naming.position))
+    let composed = relation.compose(expr, scope).map_err(|error| from_datafusion(&error, naming.position))?;
+    let mut wrong = None;
+    let checked = composed.apply(|node| {
+        if let Some((boundary, time)) = WindowBoundary::of(node)
+            && !relation.is_time_attribute(time)
+        {
+            wrong = Some(boundary.position);
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    checked.map_err(|error| from_datafusion(&error, naming.position))?;
+    match wrong {
+        None => Ok(composed),
+        Some(position) => Err(position.error(
+            "the column in DESCRIPTOR is no time attribute: declare WATERMARK FOR it in its table and pass it on unchanged",
+        )),
+    }
 }

@@ -20,7 +20,9 @@ pub struct Relation {
     /// More than one after UNION ALL; all have the schema `input`.
     pub producers: Vec<usize>,
     pub parallelism: u32,
-    /// What `columns` and `condition` refer to.
+    /// What the producers emit.
+    pub produced: SchemaRef,
+    /// The same as what `columns` and `condition` refer to.
     pub input: Arc<DFSchema>,
     /// Input columns that are time attributes: watermarks speak of them.
     pub time_attributes: BTreeSet<usize>,
@@ -45,15 +47,17 @@ impl Relation {
     /// All columns of nodes, as they come.
     pub fn of_nodes(nodes: Nodes, time_attributes: BTreeSet<usize>, updating: bool) -> datafusion_common::Result<Self> {
         let columns = (0..nodes.schema.fields().len()).map(input_column).collect();
+        let fields = nodes.schema.fields().iter().map(Arc::clone).collect();
         Ok(Relation {
             producers: nodes.producers,
             parallelism: nodes.parallelism,
             input: Arc::new(input_schema(&nodes.schema)?),
+            produced: nodes.schema,
             time_attributes,
             source: None,
             condition: None,
             columns,
-            fields: nodes.schema.fields().iter().map(Arc::clone).collect(),
+            fields,
             updating,
         })
     }
@@ -79,13 +83,6 @@ impl Relation {
     pub fn is_time_attribute(&self, expr: &Expr) -> bool {
         as_input_column(expr).is_some_and(|column| self.time_attributes.contains(&column))
     }
-
-    /// Nothing is left to compute.
-    fn is_identity(&self) -> bool {
-        self.condition.is_none()
-            && self.columns.len() == self.input.fields().len()
-            && self.columns.iter().enumerate().all(|(index, column)| as_input_column(column) == Some(index))
-    }
 }
 
 impl Planner<'_> {
@@ -97,11 +94,9 @@ impl Planner<'_> {
         naming: &mut Naming,
     ) -> Result<Nodes, PlanError> {
         let identity = relation.condition.is_none()
-            && outputs.len() == relation.input.fields().len()
-            && outputs.iter().zip(relation.input.fields()).enumerate().all(|(index, ((expr, field), input))| {
-                as_input_column(expr) == Some(index)
-                    && field.data_type() == input.data_type()
-                    && field.is_nullable() == input.is_nullable()
+            && outputs.len() == relation.produced.fields().len()
+            && outputs.iter().zip(relation.produced.fields()).enumerate().all(|(index, ((expr, field), produced))| {
+                as_input_column(expr) == Some(index) && field == produced
             });
         let schema = Arc::new(Schema::new(outputs.iter().map(|(_, field)| Arc::clone(field)).collect::<Vec<_>>()));
         if identity {
@@ -121,17 +116,6 @@ impl Planner<'_> {
             self.graph.connect(*producer, node, 0, Exchange::Forward);
         }
         Ok(Nodes { producers: vec![node], parallelism: relation.parallelism, schema })
-    }
-
-    /// Nodes whose output has the relation's columns.
-    pub(super) fn nodes(&mut self, relation: &Relation, naming: &mut Naming) -> Result<Nodes, PlanError> {
-        if relation.is_identity() {
-            self.require_all(relation);
-            let schema = Arc::new(Schema::new(relation.fields.clone()));
-            return Ok(Nodes { producers: relation.producers.clone(), parallelism: relation.parallelism, schema });
-        }
-        let outputs = relation.columns.iter().cloned().zip(relation.fields.iter().map(Arc::clone)).collect();
-        self.calc(relation, outputs, naming)
     }
 
     fn require_all(&mut self, relation: &Relation) {

@@ -70,6 +70,7 @@ impl Planner<'_> {
         Ok(Relation {
             producers: vec![source.output],
             parallelism: source.parallelism,
+            produced: Arc::clone(&source.schema),
             input: Arc::new(input),
             time_attributes: source.time_attribute.into_iter().collect(),
             source: Some(name),

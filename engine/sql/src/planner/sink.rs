@@ -43,12 +43,11 @@ impl Planner<'_> {
         let count = self.inserts.entry(definition.name.clone()).or_insert(0);
         *count += 1;
         let prefix = if *count == 1 { definition.name.clone() } else { format!("{}#{count}", definition.name) };
-        let mut naming = Naming::new(prefix, position);
-        let relation = self.translate(&plan, &mut naming)?;
-        let outputs = sink_columns(&relation, &definition, &targets, at)?;
-
         let connector = Arc::clone(self.connectors.for_table(&definition)?);
         let spec = connector.sink(&definition)?;
+        let mut naming = Naming::new(prefix, position, connector.needs_update_before(&definition));
+        let relation = self.translate(&plan, &mut naming)?;
+        let outputs = sink_columns(&relation, &definition, &targets, at)?;
         if relation.updating && !spec.accepts_updates {
             return Err(at.error(format!(
                 "table '{}' accepts only inserted rows, but the query updates rows it has already given out (GROUP BY or \

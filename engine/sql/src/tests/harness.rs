@@ -1,6 +1,6 @@
 //! A connector in memory and a driver for graphs.
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, StructArray, TimestampMillisecondArray};
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, StructArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Fields, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -346,9 +346,4 @@ pub fn bids(bids: &[Bid], schema: &SchemaRef) -> RecordBatch {
         (_, other) => arrow::array::new_null_array(other, rows),
     });
     RecordBatch::try_new(Arc::clone(schema), columns.collect()).unwrap()
-}
-
-/// The only Int64 column of a batch.
-pub fn longs(batch: &RecordBatch, column: usize) -> Vec<Option<i64>> {
-    batch.column(column).as_primitive::<arrow::datatypes::Int64Type>().iter().collect()
 }

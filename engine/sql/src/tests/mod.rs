@@ -1,5 +1,6 @@
 //! Plans whole jobs against a connector in memory and runs their graphs, operator by operator, in one thread.
 
+mod aggregation;
 mod errors;
 mod harness;
 mod jobs;

@@ -4,6 +4,7 @@ use super::harness::{Bid, Memory, bids};
 use crate::script::{StatementKind, parse};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use std::sync::Arc;
+use streamjob_dataflow::graph::Exchange;
 
 pub const TABLES: &str = "
 CREATE TABLE datagen (
@@ -185,6 +186,52 @@ SELECT
     SPLIT_INDEX(url, '/', 4) as dir2,
     SPLIT_INDEX(url, '/', 5) as dir3 FROM bid;";
 
+pub const Q17: &str = "
+CREATE TABLE nexmark_q17 (
+  auction BIGINT,
+  `day` VARCHAR,
+  total_bids BIGINT,
+  rank1_bids BIGINT,
+  rank2_bids BIGINT,
+  rank3_bids BIGINT,
+  min_price BIGINT,
+  max_price BIGINT,
+  avg_price BIGINT,
+  sum_price BIGINT
+) WITH (
+  'connector' = 'blackhole'
+);
+
+INSERT INTO nexmark_q17
+SELECT
+     auction,
+     DATE_FORMAT(`dateTime`, 'yyyy-MM-dd') as `day`,
+     count(*) AS total_bids,
+     count(*) filter (where price < 10000) AS rank1_bids,
+     count(*) filter (where price >= 10000 and price < 1000000) AS rank2_bids,
+     count(*) filter (where price >= 1000000) AS rank3_bids,
+     min(price) AS min_price,
+     max(price) AS max_price,
+     avg(price) AS avg_price,
+     sum(price) AS sum_price
+FROM bid
+GROUP BY auction, DATE_FORMAT(`dateTime`, 'yyyy-MM-dd');";
+
+/// The window maximum inside query 7.
+pub const Q7_WINDOWS: &str = "
+CREATE TABLE highest (
+  maxprice  BIGINT,
+  `dateTime`  TIMESTAMP(3)
+) WITH (
+  'connector' = 'blackhole'
+);
+
+INSERT INTO highest
+  SELECT MAX(price) AS maxprice, window_end as `dateTime`
+  FROM TABLE(
+          TUMBLE(TABLE bid, DESCRIPTOR(`dateTime`), INTERVAL '10' SECOND))
+  GROUP BY window_start, window_end;";
+
 const HOUR: i64 = 3_600_000;
 
 pub const BIDS: [Bid; 5] = [
@@ -313,4 +360,56 @@ fn the_graph_is_one_chain_with_stable_uids() {
     let execution = graph.into_execution(128).unwrap();
     assert_eq!(execution.vertices.len(), 1);
     assert_eq!(execution.plan.vertices[0].parallelism, 2);
+}
+
+#[test]
+fn q17_keeps_statistics_of_every_auction_and_day() {
+    let (memory, rows) = run(Q17, "nexmark_q17");
+    assert_eq!(
+        rows,
+        [
+            "+I 1000|1970-01-01|1|1|0|0|100|100|100|100",
+            "+I 123|1970-01-01|1|0|0|1|2000000|2000000|2000000|2000000",
+            "+I 246|1970-01-01|1|0|0|1|3000000|3000000|3000000|3000000",
+            "+I 7|1970-01-01|1|0|0|1|90000000|90000000|90000000|90000000",
+            "-U 1000|1970-01-01|1|1|0|0|100|100|100|100",
+            "+U 1000|1970-01-01|2|1|0|1|100|1101322|550711|1101422",
+        ]
+    );
+    let graph = crate::plan(&format!("{TABLES}{Q17}"), 2, &memory.connectors()).unwrap();
+    let uids: Vec<&str> = graph.nodes.iter().map(|node| node.uid.as_str()).collect();
+    assert_eq!(
+        uids,
+        [
+            "source:datagen",
+            "watermark:datagen",
+            "nexmark_q17/calc-1",
+            "nexmark_q17/local-aggregate-1",
+            "nexmark_q17/group-aggregate-1",
+            // Gives the columns the sink's names.
+            "nexmark_q17/calc-2",
+            "nexmark_q17/sink"
+        ]
+    );
+    let exchanges: Vec<Exchange> = graph.edges.iter().map(|edge| edge.exchange.clone()).collect();
+    let forward = Exchange::Forward;
+    assert_eq!(exchanges, [forward.clone(), forward.clone(), forward.clone(), Exchange::Hash(vec![0, 1]), forward.clone(), forward]);
+}
+
+#[test]
+fn q7_finds_the_highest_price_of_every_window() {
+    let (memory, rows) = run(Q7_WINDOWS, "highest");
+    assert_eq!(
+        rows,
+        [
+            // The first batch brings the watermark to 23 o'clock: the bids of the second one come too late.
+            "+I 2000000|1970-01-01T07:00:10",
+            "+I 100|1970-01-01T09:00:10",
+            "+I 3000000|1970-01-01T23:00:10",
+        ]
+    );
+    let graph = crate::plan(&format!("{TABLES}{Q7_WINDOWS}"), 2, &memory.connectors()).unwrap();
+    let aggregate = graph.nodes.iter().find(|node| node.uid == "highest/window-aggregate-1").unwrap();
+    assert_eq!(aggregate.parallelism, 1, "there is one group of all rows");
+    assert!(graph.nodes.iter().any(|node| node.uid == "highest/local-aggregate-1" && node.parallelism == 2));
 }
