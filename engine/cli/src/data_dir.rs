@@ -89,7 +89,6 @@ impl DataDir {
 
     /// From here on this is the job's directory, whatever happens.
     pub fn begin(&mut self, job_id: &str, job_file: &str) -> Result<(), CliError> {
-        fs::create_dir_all(self.logs()).map_err(|error| self.failed("cannot create logs", &error))?;
         self.replace("job.yaml", job_file)?;
         self.replace("job-id", &format!("{job_id}\n"))?;
         self.created = None;
@@ -129,8 +128,14 @@ impl DataDir {
         self.path.join("run.json")
     }
 
-    pub fn logs(&self) -> PathBuf {
-        self.path.join("logs")
+    /// Where this run's processes log; a run that took over does not write into the files of the one before.
+    pub fn logs(&self) -> Result<PathBuf, CliError> {
+        let mut path = self.path.join("logs");
+        if self.lock.is_none() {
+            path.push(format!("run-{}", std::process::id()));
+        }
+        fs::create_dir_all(&path).map_err(|error| self.failed("cannot create logs", &error))?;
+        Ok(path)
     }
 
     fn failed(&self, action: &'static str, error: &std::io::Error) -> CliError {

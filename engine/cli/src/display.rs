@@ -16,8 +16,8 @@ pub struct Display {
 
 enum Mode {
     Terminal {
-        /// Lines of the block that stand above the cursor.
-        drawn: usize,
+        /// The block that stands above the cursor.
+        drawn: Vec<String>,
     },
     Plain {
         last: String,
@@ -29,7 +29,7 @@ enum Mode {
 impl Display {
     pub fn new(name: &str) -> Display {
         let mode = if std::io::stderr().is_terminal() {
-            Mode::Terminal { drawn: 0 }
+            Mode::Terminal { drawn: Vec::new() }
         } else {
             Mode::Plain { last: String::new(), last_state: String::new(), shown_at: None }
         };
@@ -62,9 +62,10 @@ impl Display {
         match &mut self.mode {
             Mode::Terminal { drawn } => {
                 let lines = progress.block(&self.name, elapsed.as_millis() as u64);
-                let text = redraw(*drawn, &lines);
-                *drawn = lines.len();
-                let _ = std::io::stderr().write_all(text.as_bytes());
+                if lines != *drawn {
+                    let _ = std::io::stderr().write_all(redraw(drawn.len(), &lines).as_bytes());
+                    *drawn = lines;
+                }
             }
             Mode::Plain { last, last_state, shown_at } => {
                 let line = progress.line(&self.name);
@@ -84,10 +85,10 @@ impl Display {
     /// Takes the block away, so that something else can be written.
     pub fn erase(&mut self) {
         if let Mode::Terminal { drawn } = &mut self.mode
-            && *drawn > 0
+            && !drawn.is_empty()
         {
-            let _ = std::io::stderr().write_all(redraw(*drawn, &[]).as_bytes());
-            *drawn = 0;
+            let _ = std::io::stderr().write_all(redraw(drawn.len(), &[]).as_bytes());
+            drawn.clear();
         }
     }
 

@@ -359,7 +359,7 @@ fn text(report: &Report) -> String {
     }
     if !report.unfinished.is_empty() {
         let ids: Vec<String> = report.unfinished.iter().map(u64::to_string).collect();
-        text.push_str(&format!("\nnot in the journal, removed by the next run: {}\n", ids.join(", ")));
+        text.push_str(&format!("\nleft over, in no journal and never used: {}\n", ids.join(", ")));
     }
     for damaged in &report.damaged {
         text.push_str(&format!("\nDAMAGED {damaged}\n"));

@@ -59,13 +59,13 @@ impl Progress {
     /// For a terminal, redrawn in place.
     pub fn block(&self, name: &str, elapsed_ms: u64) -> Vec<String> {
         let Some(look) = &self.last else {
-            return vec![format!("{name}  starting  {}", duration_ms(elapsed_ms / 1000 * 1000))];
+            return vec![format!("{name}  starting  {}", uptime(elapsed_ms))];
         };
         let status = &look.status;
         let mut lines = vec![format!(
             "{name}  {}  {}  {}  {}",
             status.state.to_uppercase(),
-            duration_ms(elapsed_ms / 1000 * 1000),
+            uptime(elapsed_ms),
             number_of(status.workers.len() as u64, "worker"),
             number_of(status.restarts, "restart"),
         )];
@@ -109,6 +109,11 @@ impl Progress {
         parts.push(number_of(status.restarts, "restart"));
         parts.join(", ")
     }
+}
+
+/// Whole seconds: finer ones would flicker.
+fn uptime(elapsed_ms: u64) -> String {
+    if elapsed_ms < 60_000 { format!("{} s", elapsed_ms / 1000) } else { duration_ms(elapsed_ms) }
 }
 
 /// Counters begin anew with a deployment.
@@ -189,7 +194,7 @@ mod tests {
     fn before_the_first_look() {
         let progress = Progress::default();
         assert_eq!(progress.line("visits"), "visits: starting");
-        assert_eq!(progress.block("visits", 2_300), ["visits  starting  2.00 s"]);
+        assert_eq!(progress.block("visits", 2_300), ["visits  starting  2 s"]);
     }
 
     #[test]

@@ -69,12 +69,13 @@ async fn run_async(arguments: &RunArguments) -> Result<ExitCode, CliError> {
     let executable = std::env::current_exe()
         .map_err(|error| CliError::Process(format!("cannot find its own executable: {error}")))?;
     directory.begin(&job_id, &file.text)?;
+    let logs = directory.logs()?;
     announce(&mut display, &file, &config, &graph, &path);
     let blueprint = Blueprint {
         executable,
         job_file: directory.job_file(),
         checkpoints,
-        logs: directory.logs(),
+        logs,
         job_id,
         max_parallelism,
         revision: claim,
