@@ -62,7 +62,10 @@ mod imp {
                 Ok(())
             }
             _ if action == "crash" => std::process::abort(),
-            _ => Err(format!("fault point {name}")),
+            _ => {
+                tracing::warn!("fault point {name} fires");
+                Err(format!("fault point {name}"))
+            }
         }
     }
 }
