@@ -50,13 +50,21 @@ struct IntegerKeys {
 
 #[derive(Debug)]
 struct ByteKeys {
-    table: HashTable<u32>,
+    table: HashTable<ByteEntry>,
     arena: Vec<u8>,
     /// By slot: start and length in the arena.
     spans: Vec<(usize, u32)>,
     /// Bytes of removed keys in the arena.
     garbage: usize,
     scratch: EncodedRows,
+}
+
+/// Enough to tell keys apart without looking at their bytes, short of two keys with one 64-bit hash.
+#[derive(Debug, Clone, Copy)]
+struct ByteEntry {
+    hash: u64,
+    owner: u32,
+    slot: u32,
 }
 
 impl ByteKeys {
@@ -315,24 +323,17 @@ impl KeyIndex {
         if let Store::Bytes(keys) = &mut self.store {
             keys.scratch.encode(columns, rows)?;
         }
+        // First by hash alone, then all bytes are compared: no lookup waits for the memory of the one before.
         for row in 0..rows {
-            let owner = match owners {
-                None => NOBODY,
-                Some(owners) => owners[row],
-            };
+            let owner = owners.map_or(NOBODY, |owners| owners[row]);
             let Store::Bytes(keys) = &self.store else { return Ok(()) };
-            let bytes = keys.scratch.row(row);
             let hash = match hashes {
                 Some(hashes) => hashes[row],
-                None => xxh3_64(bytes),
+                None => xxh3_64(keys.scratch.row(row)),
             };
-            let found = keys.table.find(placement(hash, owner), |&slot| {
-                self.hashes[slot as usize] == hash
-                    && (owners.is_none() || self.owners[slot as usize] == owner)
-                    && keys.bytes(slot) == bytes
-            });
+            let found = keys.table.find(placement(hash, owner), |entry| entry.hash == hash && entry.owner == owner);
             let slot = match found {
-                Some(slot) => *slot,
+                Some(entry) => entry.slot,
                 None => {
                     let slot = self.add_bytes(row, hash, owner);
                     new(slot, row);
@@ -341,7 +342,32 @@ impl KeyIndex {
             };
             slots.push(slot);
         }
+        for (row, slot) in slots.iter_mut().enumerate() {
+            let Store::Bytes(keys) = &self.store else { return Ok(()) };
+            if keys.bytes(*slot) != keys.scratch.row(row) {
+                let owner = owners.map_or(NOBODY, |owners| owners[row]);
+                *slot = self.resolve_collision(row, self.hash(*slot), owner, &mut new);
+            }
+        }
         Ok(())
+    }
+
+    /// The slot of a key that shares its hash with another one.
+    #[cold]
+    #[inline(never)]
+    fn resolve_collision(&mut self, row: usize, hash: u64, owner: u32, new: &mut impl FnMut(u32, usize)) -> u32 {
+        if let Store::Bytes(keys) = &self.store {
+            let bytes = keys.scratch.row(row);
+            let found = keys.table.find(placement(hash, owner), |entry| {
+                entry.hash == hash && entry.owner == owner && keys.bytes(entry.slot) == bytes
+            });
+            if let Some(entry) = found {
+                return entry.slot;
+            }
+        }
+        let slot = self.add_bytes(row, hash, owner);
+        new(slot, row);
+        slot
     }
 
     #[cold]
@@ -350,10 +376,8 @@ impl KeyIndex {
         let slot = self.allocate(hash, owner);
         if let Store::Bytes(keys) = &mut self.store {
             keys.set(slot, row);
-            let (hashes, owners, owned) = (&self.hashes, &self.owners, self.owned);
-            keys.table.insert_unique(placement(hash, owner), slot, |&slot| {
-                placement(hashes[slot as usize], if owned { owners[slot as usize] } else { NOBODY })
-            });
+            let entry = ByteEntry { hash, owner, slot };
+            keys.table.insert_unique(placement(hash, owner), entry, |entry| placement(entry.hash, entry.owner));
         }
         slot
     }
@@ -392,7 +416,7 @@ impl KeyIndex {
             }
             Store::Bytes(keys) => {
                 let at = placement(self.hashes[slot as usize], owner);
-                if let Ok(entry) = keys.table.find_entry(at, |candidate| *candidate == slot) {
+                if let Ok(entry) = keys.table.find_entry(at, |entry| entry.slot == slot) {
                     entry.remove();
                 }
                 keys.garbage += keys.spans[slot as usize].1 as usize;

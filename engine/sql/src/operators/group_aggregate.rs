@@ -61,7 +61,7 @@ pub struct GroupAggregate {
     layouts: Vec<TableLayout>,
     max_parallelism: u32,
     metrics: Arc<OperatorMetrics>,
-    /// By slot: the batch that touched it last.
+    /// By slot: `stamp` once the batch at hand was seen to touch it, `stamp - 1` if it is new and was not seen yet.
     stamps: Vec<u32>,
     stamp: u32,
     slots: Vec<u32>,
@@ -110,26 +110,31 @@ impl GroupAggregate {
 
     /// Finds the slots of a batch, each once, in order of their first rows.
     fn find_slots(&mut self, keys: &[ArrayRef], rows: usize) -> Result<(), TaskError> {
-        let mut new_slots = Vec::new();
-        self.table.intern(keys, rows, &mut self.slots, |slot, _| new_slots.push(slot))?;
-        self.stamp = self.stamp.wrapping_add(1);
-        if self.stamp == 0 {
-            self.stamps.fill(0);
-            self.stamp = 1;
+        let (stamps, touched) = (&mut self.stamps, &mut self.touched);
+        if self.stamp >= u32::MAX - 2 {
+            stamps.fill(0);
+            self.stamp = 0;
         }
-        self.stamps.resize(self.table.index.slot_count(), 0);
-        let touched = &mut self.touched;
+        let (new, seen) = (self.stamp + 1, self.stamp + 2);
+        self.stamp = seen;
+        self.table.intern(keys, rows, &mut self.slots, |slot, _| {
+            if stamps.len() <= slot as usize {
+                stamps.resize(slot as usize + 1, 0);
+            }
+            stamps[slot as usize] = new;
+        })?;
+        // Restored keys have no stamps yet.
+        stamps.resize(self.table.index.slot_count(), 0);
         touched.slots.clear();
         touched.first_rows.clear();
         touched.new.clear();
-        let mut new_slots = new_slots.into_iter().peekable();
         for (row, &slot) in self.slots.iter().enumerate() {
-            let stamp = &mut self.stamps[slot as usize];
-            if *stamp != self.stamp {
-                *stamp = self.stamp;
+            let stamp = &mut stamps[slot as usize];
+            if *stamp != seen {
                 touched.slots.push(slot);
                 touched.first_rows.push(row as u32);
-                touched.new.push(new_slots.next_if_eq(&slot).is_some());
+                touched.new.push(*stamp == new);
+                *stamp = seen;
             }
         }
         Ok(())

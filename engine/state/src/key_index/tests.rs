@@ -112,6 +112,22 @@ fn wrong_columns_are_errors() {
     assert!(KeyIndex::new(&[DataType::Null]).is_err());
 }
 
+/// Two keys with one hash, as the caller says: both are kept apart.
+#[test]
+fn keys_with_the_same_hash_have_different_slots() {
+    let mut index = KeyIndex::new(&[DataType::Utf8]).unwrap();
+    let column: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "a", "b"]));
+    let (mut slots, mut new) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        index.intern(&[column.clone()], &[9, 9, 9, 9], &mut slots, |slot, row| new.push((slot, row))).unwrap();
+        assert_eq!(slots, vec![0, 1, 0, 1]);
+    }
+    assert_eq!(new, vec![(0, 0), (1, 1)]);
+    index.remove(0);
+    index.intern(&[column.slice(1, 1)], &[9], &mut slots, |_, _| panic!("known")).unwrap();
+    assert_eq!(slots, vec![1]);
+}
+
 /// Long keys removed in bulk: their bytes are given back, the others stay readable.
 #[test]
 fn the_arena_is_compacted() {
