@@ -58,17 +58,17 @@ fn r07_ids_begin_with_one_and_go_up_across_coordinators() {
     let mut engine = place.job(&endless("interval: 100ms, retained: 1000")).start();
     let mut newest = await_checkpoint(&mut engine, &state, 0);
     for _ in 0..3 {
-        let before = complete_checkpoints(place.root());
+        let before = complete_checkpoints(&inspection(place.root()));
         engine.kill(engine.coordinator());
         newest = await_checkpoint(&mut engine, &state, newest);
-        let after = complete_checkpoints(place.root());
+        let after = complete_checkpoints(&inspection(place.root()));
         assert!(after.starts_with(&before), "an id was used again or a checkpoint is gone: {before:?}, {after:?}");
         assert!(after.is_sorted(), "{after:?}");
     }
     engine.kill_all();
     let mut engine = place.job(&endless("interval: 100ms, retained: 1000")).start();
     await_checkpoint(&mut engine, &state, newest);
-    assert_eq!(complete_checkpoints(place.root()).first(), Some(&1));
+    assert_eq!(complete_checkpoints(&inspection(place.root())).first(), Some(&1));
     engine.kill_all();
 }
 
@@ -104,7 +104,7 @@ fn r75_three_retained_checkpoints_are_exactly_three_and_all_of_them_are_whole() 
     engine.interrupt();
     let status = engine.await_end();
     assert!(status.success(), "{status}\n{}", engine.log_end());
-    assert_eq!(complete_checkpoints(place.root()).len(), 3);
+    assert_eq!(complete_checkpoints(&inspection(place.root())).len(), 3);
     let inspection = inspection(place.root());
     assert_eq!(inspection["damaged"].as_array().map(Vec::len), Some(0), "{inspection}");
     // Every state file that is left belongs to a manifest.

@@ -143,7 +143,7 @@ impl Job {
     /// Restarts quickly and often enough for any test.
     pub fn restarting(self) -> Job {
         self.spec("restartStrategy", "{ fixedDelay: { attempts: 1000000, delay: 50ms } }")
-            .spec("heartbeat", "{ interval: 100ms, timeout: 2s }")
+            .spec("heartbeat", "{ interval: 200ms, timeout: 10s }")
     }
 
     /// Sets the value of an entry of `spec.env`.
@@ -179,6 +179,11 @@ impl Launch {
     fn new(root: &Path, file: &Path) -> Launch {
         let file = file.display().to_string();
         Launch::verb(root, &["run", &file, "--data-dir", "state"])
+    }
+
+    /// `inspect --json` of the data directory `state`.
+    pub fn inspect(root: &Path) -> Launch {
+        Launch::verb(root, &["inspect", "state", "--json"])
     }
 
     /// Any verb of the binary.
@@ -429,18 +434,17 @@ fn processes_with(mark: &str) -> Vec<Process> {
 
 /// What `inspect --json` says about the data directory `state`.
 pub fn inspection(root: &Path) -> serde_json::Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_streamjob-engine"))
-        .args(["inspect", "state", "--json"])
-        .current_dir(root)
-        .output()
-        .expect("running inspect");
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
+    parsed(Launch::inspect(root))
+}
+
+/// Runs an inspection that was prepared with [`Launch::inspect`].
+pub fn parsed(launch: Launch) -> serde_json::Value {
+    let text = launch.succeed();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 /// Ids of the checkpoints that are complete and not discarded, oldest first.
-pub fn complete_checkpoints(root: &Path) -> Vec<u64> {
-    let inspection = inspection(root);
+pub fn complete_checkpoints(inspection: &serde_json::Value) -> Vec<u64> {
     let checkpoints = inspection["checkpoints"].as_array().expect("a list of checkpoints");
     checkpoints.iter().filter_map(|checkpoint| checkpoint["id"].as_u64()).collect()
 }
