@@ -294,7 +294,7 @@ impl Operator for GroupAggregate {
     }
 
     fn snapshot(&mut self, _checkpoint: u64, full: bool) -> Result<StateCut, TaskError> {
-        let full = full || !self.table.is_tracked();
+        let full = full || !self.table.is_tracked() || self.table.prefers_whole_cut();
         let mut keyed = Vec::with_capacity(self.layouts.len());
         for (layout, Cut { removed, present }) in self.layouts.iter().zip(self.table.cut(full)?) {
             keyed.push(layout.delta(full, &removed, &present, self.max_parallelism)?);

@@ -117,6 +117,11 @@ impl KeyTable {
         self.changes.is_tracked()
     }
 
+    /// A whole cut is hardly bigger than one of the changes, and ends the chain of files that a restore has to read.
+    pub fn prefers_whole_cut(&self) -> bool {
+        self.changes.count() * 2 > self.index.len() && self.aggregates.distinct_values().next().is_none()
+    }
+
     /// All rows of the key were taken back.
     pub fn is_vacant(&self, slot: u32) -> bool {
         self.records.as_ref().is_some_and(|records| records[slot as usize] <= 0)

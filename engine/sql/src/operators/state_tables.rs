@@ -67,6 +67,11 @@ impl Changes {
         }
     }
 
+    /// Slots touched since the last cut.
+    pub fn count(&self) -> usize {
+        self.listed.len()
+    }
+
     /// Ends the list and begins a new one. Slots in it may be free by now.
     pub fn take(&mut self) -> Vec<u32> {
         let listed = std::mem::take(&mut self.listed);
