@@ -119,7 +119,9 @@ fn keys_with_the_same_hash_have_different_slots() {
     let column: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "a", "b"]));
     let (mut slots, mut new) = (Vec::new(), Vec::new());
     for _ in 0..2 {
-        index.intern(&[column.clone()], &[9, 9, 9, 9], &mut slots, |slot, row| new.push((slot, row))).unwrap();
+        index
+            .intern(std::slice::from_ref(&column), &[9, 9, 9, 9], &mut slots, |slot, row| new.push((slot, row)))
+            .unwrap();
         assert_eq!(slots, vec![0, 1, 0, 1]);
     }
     assert_eq!(new, vec![(0, 0), (1, 1)]);
