@@ -1,8 +1,10 @@
 //! The small examples, as they are and with kills.
 
 use crate::expected;
-use crate::harness::{Job, Launch, Place, inspection};
+use crate::harness::{Engine, Job, Launch, Place, inspection, visible_rows};
 use crate::nexmark::await_checkpoint;
+use std::fs;
+use std::time::Duration;
 
 const EVEN_ODD: &str = ".streamjob/output/even-odd";
 
@@ -101,4 +103,51 @@ fn r09_r13_the_checkpoint_holds_even_eight_and_odd_eight() {
         let holds_eight = row["row"].as_object().is_some_and(|row| row.values().any(|value| *value == 8));
         assert!(holds_eight, "{parity}: {row}");
     }
+}
+
+#[test]
+fn r59_clicks_that_cannot_be_replayed_are_promised_at_most_once() {
+    let promise = |job: Job| {
+        let place = Place::new();
+        place.job(&job.env("CLICKS", 1_000).env("RATE", 1_000_000)).succeed()
+    };
+    let job = Job::example("click-counter");
+    assert!(promise(job.clone()).contains("exactly-once"));
+    let log = promise(job.replace("'connector' = 'datagen',", "'connector' = 'datagen',\n        'replay' = 'false',"));
+    assert!(log.contains("at-most-once") && !log.contains("exactly-once"), "{log}");
+}
+
+#[test]
+fn r67_with_increasing_timestamps_a_window_closes_one_millisecond_after_its_last() {
+    let place = Place::new();
+    let job = Job::sql(
+        "increasing",
+        "CREATE TABLE clicks (`user` STRING, url STRING, ts TIMESTAMP(3),\n\
+           WATERMARK FOR ts AS ts - INTERVAL '0.001' SECOND)\n\
+         WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = 'json', 'source.monitor-interval' = '100ms');\n\
+         CREATE TABLE visits (window_end TIMESTAMP(3), visits BIGINT)\n\
+         WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');\n\
+         INSERT INTO visits SELECT window_end, COUNT(*) AS visits\n\
+         FROM TABLE(TUMBLE(TABLE clicks, DESCRIPTOR(ts), INTERVAL '1' SECOND)) GROUP BY window_start, window_end;",
+    )
+    .checkpoint("interval: 100ms");
+    let click = |file: &str, second: &str| {
+        let row = format!("{{\"user\": \"Mary\", \"url\": \"./home\", \"ts\": \"2024-01-01 00:00:{second}\"}}\n");
+        let hidden = place.path(&format!("in/.{file}"));
+        fs::write(&hidden, row).unwrap();
+        fs::rename(hidden, place.path(&format!("in/{file}"))).unwrap();
+    };
+    fs::create_dir(place.path("in")).unwrap();
+    click("1", "00.000");
+    click("2", "00.999");
+    let mut engine = place.job(&job).start();
+    let both_read = |engine: &Engine| engine.log().contains("read 2 rows");
+    engine.eventually("both clicks to be read", || both_read(&engine).then_some(()));
+    std::thread::sleep(Duration::from_millis(1000));
+    assert_eq!(visible_rows(&place.path("out")), Vec::<String>::new(), "the window is not over yet");
+    click("3", "01.000");
+    let rows = engine
+        .eventually("the window's row", || Some(visible_rows(&place.path("out"))).filter(|rows| !rows.is_empty()));
+    assert_eq!(rows, ["{\"window_end\":\"2024-01-01 00:00:01\",\"visits\":2}"]);
+    engine.kill_all();
 }

@@ -1,7 +1,7 @@
 //! Processes that die, or whose storage fails, at named steps of a checkpoint: the steps that random kills seldom hit.
 
 use crate::expected;
-use crate::harness::{Job, Place};
+use crate::harness::{Job, Launch, Place, inspection};
 use crate::nexmark::await_checkpoint;
 
 const EVENTS: u64 = 60_000;
@@ -103,13 +103,42 @@ fn r11_a_checkpoint_with_one_acknowledgement_missing_is_never_complete() {
 }
 
 #[test]
-fn r05_processing_goes_on_while_state_is_written_slowly() {
+fn r05_r32_state_is_written_slowly_while_processing_goes_on_and_holds_nothing_of_what_came_later() {
     let place = Place::new();
     // Every file takes a third of a second to write: three seconds of events would take many more if tasks waited.
     let start = std::time::Instant::now();
-    let job = job().checkpoint("interval: 100ms, timeout: 1min");
-    place.job(&job).environment("STREAMJOB_FAULTS", "upload.before=delay:300").succeed();
+    let job = job().checkpoint("interval: 100ms, timeout: 1min, maxConcurrent: 3");
+    let slow = |launch: Launch| launch.environment("STREAMJOB_FAULTS", "upload.before=delay:300");
+    let mut engine = slow(place.job(&job)).start();
+    await_checkpoint(&mut engine, &place.path("state"), 3);
+    engine.kill_all();
+    // A snapshot with later rows in it would count them twice from here on.
+    slow(place.job(&job)).succeed();
     let seconds = start.elapsed().as_secs_f64();
-    assert!(seconds < 15.0, "{seconds} s for three seconds of events");
+    assert!(seconds < 30.0, "{seconds} s for three seconds of events");
     expected::nexmark("accounts", EVENTS, RATE, &place.path(".streamjob/output/accounts"), &[]);
+    expected::nexmark("quickstart", EVENTS, RATE, &place.path(".streamjob/output/channels"), &[]);
+}
+
+#[test]
+fn r08_r10_barriers_are_sent_on_before_the_snapshot_is_cut() {
+    let place = Place::new();
+    // Three vertices in a row, each of which takes a second to cut its state. One after the other they would take three.
+    let sql = "CREATE TABLE numbers (k BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '1000',\n\
+               'fields.k.min' = '0', 'fields.k.max' = '99');\n\
+               CREATE TABLE nothing (n BIGINT, ks BIGINT) WITH ('connector' = 'blackhole');\n\
+               INSERT INTO nothing\n\
+               SELECT n, COUNT(*) AS ks FROM (SELECT k, COUNT(*) AS n FROM numbers GROUP BY k) GROUP BY n;";
+    let job = Job::sql("three-vertices", sql).parallelism(2).checkpoint("interval: 3s").restarting();
+    let mut engine = place.job(&job).environment("STREAMJOB_FAULTS", "cut.before=delay:1000").start();
+    await_checkpoint(&mut engine, &place.path("state"), 1);
+    engine.eventually("the second checkpoint in the journal", || {
+        engine.process_logs().contains("\"checkpoint completed\",\"checkpoint\":2").then_some(())
+    });
+    engine.kill_all();
+    let inspection = inspection(place.root());
+    let newest = inspection["checkpoints"].as_array().and_then(|all| all.last()).expect("a checkpoint");
+    assert!(newest["operators"].as_array().is_some_and(|operators| operators.len() >= 3), "{newest}");
+    let duration = newest["duration_ms"].as_u64().expect("a duration");
+    assert!((1000..2000).contains(&duration), "{duration} ms");
 }
