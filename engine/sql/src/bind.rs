@@ -8,7 +8,9 @@ use crate::functions::{
 use crate::position::Position;
 use crate::types::{Family, describe, family, integer_as_decimal, is_integer};
 use arrow::datatypes::{DataType, Field};
-use datafusion_common::{Column, DFSchema, DataFusionError, Diagnostic, Location, Result, ScalarValue, Span, TableReference, plan_err};
+use datafusion_common::{
+    Column, DFSchema, DataFusionError, Diagnostic, Location, Result, ScalarValue, Span, TableReference, plan_err,
+};
 use datafusion_expr::expr::{BinaryExpr, ScalarFunction};
 use datafusion_expr::planner::{
     ExprPlanner, PlannedRelation, PlannerResult, RawAggregateExpr, RawBinaryExpr, RelationPlanner,
@@ -254,9 +256,10 @@ impl RelationPlanner for WindowTables {
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
         match relation {
-            TableFactor::TableFunction { expr: SqlExpr::Function(Function { name, args: FunctionArguments::List(list), .. }), alias } => {
-                tumble(&name, &list.args, alias, context)
-            }
+            TableFactor::TableFunction {
+                expr: SqlExpr::Function(Function { name, args: FunctionArguments::List(list), .. }),
+                alias,
+            } => tumble(&name, &list.args, alias, context),
             TableFactor::Table { name, args: Some(args), alias, .. } => tumble(&name, &args.args, alias, context),
             TableFactor::Function { name, args, alias, .. } => tumble(&name, &args, alias, context),
             other => Ok(RelationPlanning::Original(Box::new(other))),
@@ -366,7 +369,8 @@ fn descriptor(time: &SqlExpr) -> Option<Ident> {
 
 /// A literal interval of fixed length in milliseconds.
 fn milliseconds(expr: &SqlExpr) -> std::result::Result<i64, String> {
-    const USAGE: &str = "expected an interval of fixed length, as in INTERVAL '10' SECOND, INTERVAL '5' MINUTES or INTERVAL '1' DAY";
+    const USAGE: &str =
+        "expected an interval of fixed length, as in INTERVAL '10' SECOND, INTERVAL '5' MINUTES or INTERVAL '1' DAY";
     let (negative, interval) = match expr {
         SqlExpr::Interval(interval) => (false, interval),
         SqlExpr::UnaryOp { op: sqlparser::ast::UnaryOperator::Minus, expr } => match expr.as_ref() {

@@ -59,7 +59,8 @@ impl Program {
             None => (self.keep(&registers), batch.kinds.clone(), rows),
             Some(predicate) => {
                 let input = record_batch(self.before.registers(), registers.clone(), rows)?;
-                let mask = predicate.evaluate(&input).and_then(|mask| mask.into_array(rows)).map_err(evaluation_error)?;
+                let mask =
+                    predicate.evaluate(&input).and_then(|mask| mask.into_array(rows)).map_err(evaluation_error)?;
                 let Some(mask) = mask.as_any().downcast_ref::<BooleanArray>() else {
                     return Err(TaskError::Fatal("the condition of a filter is not a BOOLEAN".into()));
                 };
@@ -86,12 +87,7 @@ impl Program {
         Ok(columns.collect::<Result<Vec<_>, _>>()?)
     }
 
-    fn project(
-        &self,
-        mut registers: Vec<ArrayRef>,
-        kinds: Option<Arc<[u8]>>,
-        rows: usize,
-    ) -> Result<Batch, TaskError> {
+    fn project(&self, mut registers: Vec<ArrayRef>, kinds: Option<Arc<[u8]>>, rows: usize) -> Result<Batch, TaskError> {
         run_steps(&self.after, &mut registers, rows)?;
         let computes = self.outputs.iter().any(|output| matches!(output, Output::Computed(_)));
         let input = if computes { Some(record_batch(self.after.registers(), registers.clone(), rows)?) } else { None };

@@ -10,8 +10,8 @@ use crate::position::Position;
 use crate::types;
 use sqlparser::ast::{
     BinaryOperator, CastKind, CeilFloorKind, DataType, DateTimeField, Distinct, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned,
-    TableFactor, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
+    FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, Query, Select, SelectItem, SetExpr, SetOperator,
+    SetQuantifier, Spanned, TableFactor, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -92,7 +92,8 @@ impl Visitor for Check<'_> {
         match factor {
             TableFactor::Table { args: None, version, sample, with_hints, index_hints, .. } => {
                 if version.is_some() {
-                    return self.refuse(factor, "FOR SYSTEM_TIME AS OF is not supported: temporal joins are not there yet");
+                    return self
+                        .refuse(factor, "FOR SYSTEM_TIME AS OF is not supported: temporal joins are not there yet");
                 }
                 if sample.is_some() || !with_hints.is_empty() || !index_hints.is_empty() {
                     return self.refuse(factor, "hints and samples of tables are not supported");
@@ -131,7 +132,8 @@ fn is_table_function(factor: &TableFactor) -> bool {
     )
 }
 
-const JOINS: &str = "joins are not supported yet; write the tables into one with UNION ALL, or join where the results are read";
+const JOINS: &str =
+    "joins are not supported yet; write the tables into one with UNION ALL, or join where the results are read";
 
 impl Check<'_> {
     fn body(&self, body: &SetExpr) -> ControlFlow<PlanError> {
@@ -151,9 +153,10 @@ impl Check<'_> {
             SetExpr::SetOperation { op, right, .. } => {
                 self.refuse(right.as_ref(), format!("{op} is not supported; the only set operation is UNION ALL"))
             }
-            SetExpr::Values(_) => {
-                self.refuse(body, "VALUES is not supported; read from a table with 'connector' = 'datagen' or 'filesystem'")
-            }
+            SetExpr::Values(_) => self.refuse(
+                body,
+                "VALUES is not supported; read from a table with 'connector' = 'datagen' or 'filesystem'",
+            ),
             other => self.refuse(other, "expected SELECT"),
         }
     }
@@ -181,7 +184,10 @@ impl Check<'_> {
         }
         match &select.group_by {
             GroupByExpr::Expressions(_, modifiers) if modifiers.is_empty() => {}
-            _ => return self.refuse(select, "GROUP BY takes a list of expressions; ALL and WITH ROLLUP are not supported"),
+            _ => {
+                return self
+                    .refuse(select, "GROUP BY takes a list of expressions; ALL and WITH ROLLUP are not supported");
+            }
         }
         let foreign = select.top.is_some()
             || select.into.is_some()
@@ -204,7 +210,10 @@ impl Check<'_> {
             "TUMBLE" => ControlFlow::Continue(()),
             "HOP" | "CUMULATE" | "SESSION" => self.refuse(
                 factor,
-                format!("{} windows are not supported yet; use TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL ...))", name.to_uppercase()),
+                format!(
+                    "{} windows are not supported yet; use TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL ...))",
+                    name.to_uppercase()
+                ),
             ),
             _ => self.refuse(factor, format!("there is no table function {name}; supported: TUMBLE")),
         }
@@ -251,7 +260,10 @@ impl Check<'_> {
             },
             Expr::Ceil { field, .. } | Expr::Floor { field, .. } => match field {
                 CeilFloorKind::DateTimeField(DateTimeField::NoDateTime) => ControlFlow::Continue(()),
-                _ => self.refuse(expr, "FLOOR and CEIL of a timestamp are not supported; use DATE_FORMAT or a TUMBLE window"),
+                _ => self.refuse(
+                    expr,
+                    "FLOOR and CEIL of a timestamp are not supported; use DATE_FORMAT or a TUMBLE window",
+                ),
             },
             Expr::Trim { trim_characters: None, .. } => ControlFlow::Continue(()),
             Expr::Value(value) => match &value.value {
@@ -267,7 +279,8 @@ impl Check<'_> {
             },
             Expr::TypedString(typed) => match typed.data_type {
                 DataType::Date | DataType::Timestamp(..) => ControlFlow::Continue(()),
-                _ => self.refuse(expr, format!("the literal {typed} is not supported; DATE '...' and TIMESTAMP '...' are")),
+                _ => self
+                    .refuse(expr, format!("the literal {typed} is not supported; DATE '...' and TIMESTAMP '...' are")),
             },
             Expr::Function(function) => self.function(expr, function),
             // Only read inside TUMBLE; anywhere else it fails to plan as an expression.
@@ -278,9 +291,8 @@ impl Check<'_> {
             Expr::Subquery(_) | Expr::AnyOp { .. } | Expr::AllOp { .. } => {
                 self.refuse(expr, "subqueries in expressions are joins, which are not supported yet")
             }
-            Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => {
-                self.refuse(expr, "GROUPING SETS, CUBE and ROLLUP are not supported; write one INSERT for each grouping")
-            }
+            Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => self
+                .refuse(expr, "GROUPING SETS, CUBE and ROLLUP are not supported; write one INSERT for each grouping"),
             Expr::SimilarTo { .. } | Expr::ILike { .. } | Expr::RLike { .. } => {
                 self.refuse(expr, "only LIKE is supported; use REGEXP_EXTRACT(...) IS NOT NULL for regular expressions")
             }
@@ -292,9 +304,8 @@ impl Check<'_> {
     fn binary(&self, expr: &Expr, op: &BinaryOperator) -> ControlFlow<PlanError> {
         use BinaryOperator::*;
         match op {
-            Plus | Minus | Multiply | Divide | Modulo | StringConcat | Gt | Lt | GtEq | LtEq | Eq | NotEq | And | Or => {
-                ControlFlow::Continue(())
-            }
+            Plus | Minus | Multiply | Divide | Modulo | StringConcat | Gt | Lt | GtEq | LtEq | Eq | NotEq | And
+            | Or => ControlFlow::Continue(()),
             other => self.refuse(expr, format!("the operator {other} is not supported")),
         }
     }
@@ -317,7 +328,8 @@ impl Check<'_> {
         }
         let digits = text.bytes().filter(u8::is_ascii_digit).count();
         if !integer && !text.contains(['e', 'E']) && digits > usize::from(types::MAX_DECIMAL_PRECISION) {
-            return self.refuse(expr, format!("the number {text} has more than {} digits", types::MAX_DECIMAL_PRECISION));
+            return self
+                .refuse(expr, format!("the number {text} has more than {} digits", types::MAX_DECIMAL_PRECISION));
         }
         ControlFlow::Continue(())
     }
@@ -325,7 +337,8 @@ impl Check<'_> {
     fn function(&self, expr: &Expr, function: &Function) -> ControlFlow<PlanError> {
         let name = function.name.to_string();
         if function.over.is_some() {
-            return self.refuse(expr, format!("{name}(...) OVER (...) is not supported: OVER windows are not there yet"));
+            return self
+                .refuse(expr, format!("{name}(...) OVER (...) is not supported: OVER windows are not there yet"));
         }
         let foreign = !function.within_group.is_empty()
             || function.null_treatment.is_some()
@@ -412,13 +425,8 @@ impl VisitorMut for TypeLiterals {
         } else {
             return ControlFlow::Continue(());
         };
-        *expr = Expr::Cast {
-            kind: CastKind::Cast,
-            expr: Box::new(expr.clone()),
-            data_type,
-            array: false,
-            format: None,
-        };
+        *expr =
+            Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr.clone()), data_type, array: false, format: None };
         ControlFlow::Continue(())
     }
 }
@@ -471,7 +479,8 @@ fn literal_digits(function: &mut Function) {
 /// row, `WHERE ...`.
 pub fn locate(query: &Query, message: &str) -> Option<Position> {
     let function = message.split_once(": ").map(|(name, _)| name).filter(|name| !name.contains(' '));
-    let field = message.strip_prefix("there is no field '").and_then(|rest| rest.split_once('\'')).map(|(name, _)| name);
+    let field =
+        message.strip_prefix("there is no field '").and_then(|rest| rest.split_once('\'')).map(|(name, _)| name);
     let mut search = Search { function, field, condition: message.starts_with("WHERE"), found: None };
     let _ = Visit::visit(query, &mut search);
     search.found

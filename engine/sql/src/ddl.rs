@@ -319,7 +319,9 @@ impl TableParser<'_, '_> {
         if let Token::Word(word) = self.parser.peek_token().token
             && matches!(word.keyword, Keyword::ARRAY | Keyword::MULTISET)
         {
-            return Err(position.error(format!("columns of type {name} {} are not supported", word.value.to_uppercase())));
+            return Err(
+                position.error(format!("columns of type {name} {} are not supported", word.value.to_uppercase()))
+            );
         }
         let nullable = !self.words(&["NOT", "NULL"]);
         if nullable {
@@ -360,8 +362,9 @@ impl TableParser<'_, '_> {
                 self.parser.next_token();
             }
             if fields.iter().any(|field| *field.name() == name.value) {
-                return Err(Position::from(name.span.start)
-                    .error(format!("field '{}' stands twice in the ROW", name.value)));
+                return Err(
+                    Position::from(name.span.start).error(format!("field '{}' stands twice in the ROW", name.value))
+                );
             }
             fields.push(Arc::new(Field::new(name.value, data_type, nullable)));
             if !self.half_shift && self.parser.consume_token(&Token::Comma) {
@@ -427,7 +430,9 @@ impl TableParser<'_, '_> {
         let token = self.parser.next_token();
         match token.token {
             Token::SingleQuotedString(text) => Ok(text),
-            _ => Err(Position::from(token.span.start).error(format!("expected a text in single quotes, found {token}"))),
+            _ => {
+                Err(Position::from(token.span.start).error(format!("expected a text in single quotes, found {token}")))
+            }
         }
     }
 

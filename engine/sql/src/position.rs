@@ -36,11 +36,7 @@ impl Position {
 
 impl From<Location> for Position {
     fn from(location: Location) -> Self {
-        if location.line == 0 {
-            Position::START
-        } else {
-            Position { line: location.line, column: location.column }
-        }
+        if location.line == 0 { Position::START } else { Position { line: location.line, column: location.column } }
     }
 }
 

@@ -107,8 +107,7 @@ pub fn compile(input: &DFSchema, predicate: Option<Expr>, outputs: Vec<(Expr, Fi
     }
     let mut compiler = Compiler { input, leaves: vec![], registers: vec![] };
     let predicate = predicate.map(|predicate| compiler.take_leaves(predicate)).transpose()?;
-    let expressions =
-        expressions.into_iter().map(|expr| compiler.take_leaves(expr)).collect::<Result<Vec<_>>>()?;
+    let expressions = expressions.into_iter().map(|expr| compiler.take_leaves(expr)).collect::<Result<Vec<_>>>()?;
     compiler.finish(predicate, expressions, Arc::new(Schema::new(fields)))
 }
 
@@ -118,7 +117,34 @@ fn prepare(expr: Expr, input: &DFSchema) -> Result<Expr> {
     let context = SimplifyContext::builder().with_schema(Arc::new(input.clone())).build();
     let expr = ExprSimplifier::new(context).simplify(expr)?;
     let expr = expr.transform_up(|expr| Ok(without_alias(expr)))?.data;
-    Ok(expr.transform_up(|expr| guard(expr, input))?.data)
+    let expr = expr.transform_up(|expr| guard(expr, input))?.data;
+    Ok(expr.transform_up(|expr| plain_choice(expr, input))?.data)
+}
+
+/// A CASE that only chooses among columns and constants.
+fn plain_choice(expr: Expr, input: &DFSchema) -> Result<Transformed<Expr>> {
+    let Expr::Case(case) = &expr else { return Ok(Transformed::no(expr)) };
+    let data_type = expr.get_type(input)?;
+    if case.expr.is_some() || !functions::is_selectable(&data_type) {
+        return Ok(Transformed::no(expr));
+    }
+    let otherwise = match &case.else_expr {
+        Some(otherwise) => otherwise.as_ref().clone(),
+        None => Expr::Literal(ScalarValue::try_from(&data_type)?, None),
+    };
+    let plain = |result: &Expr| -> Result<bool> {
+        let simple = leaf_of(result).is_some() || matches!(result, Expr::Literal(..));
+        Ok(simple && result.get_type(input)? == data_type)
+    };
+    let mut choice = plain(&otherwise)?;
+    for (when, then) in &case.when_then_expr {
+        choice = choice && plain(then)? && !may_fail(when, input)?;
+    }
+    if !choice {
+        return Ok(Transformed::no(expr));
+    }
+    let branches = case.when_then_expr.iter().map(|(when, then)| (when.as_ref().clone(), then.as_ref().clone()));
+    Ok(Transformed::yes(functions::select(branches.collect(), otherwise)))
 }
 
 fn without_alias(expr: Expr) -> Transformed<Expr> {

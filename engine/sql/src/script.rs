@@ -19,7 +19,7 @@ pub struct Statement {
 
 #[derive(Debug)]
 pub enum StatementKind {
-    CreateTable(CreateTable),
+    CreateTable(Box<CreateTable>),
     CreateView { name: Ident, if_not_exists: bool, columns: Vec<Ident>, query: Box<Query> },
     CreateFunction { name: Ident, if_not_exists: bool, class: String },
     Insert { table: Ident, columns: Vec<Ident>, query: Box<Query> },
@@ -38,7 +38,8 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>, PlanError> {
     let tokens = Tokenizer::new(&FlinkDialect, sql)
         .tokenize_with_location()
         .map_err(|error| from_parser(error.into(), Position::START))?;
-    let mut script = Script { parser: Parser::new(&FlinkDialect).with_tokens_with_locations(tokens), statements: vec![] };
+    let mut script =
+        Script { parser: Parser::new(&FlinkDialect).with_tokens_with_locations(tokens), statements: vec![] };
     script.run()?;
     Ok(script.statements)
 }
@@ -71,8 +72,9 @@ impl Script<'_> {
             let after = self.parser.peek_token();
             let closes = block == Block::StatementSet && is_word(&after, &["END"]);
             if !matches!(after.token, Token::SemiColon | Token::EOF) && !closes {
-                return Err(Position::from(after.span.start)
-                    .error(format!("expected ';' after the statement, found {after}")));
+                return Err(
+                    Position::from(after.span.start).error(format!("expected ';' after the statement, found {after}"))
+                );
             }
         }
     }
@@ -130,7 +132,7 @@ impl Script<'_> {
         let system = temporary && self.word("SYSTEM");
         let what = self.parser.next_token();
         let kind = if is_word(&what, &["TABLE"]) && !system {
-            StatementKind::CreateTable(ddl::create_table(&mut self.parser, position)?)
+            StatementKind::CreateTable(Box::new(ddl::create_table(&mut self.parser, position)?))
         } else if is_word(&what, &["VIEW"]) && !system {
             self.view(position)?
         } else if is_word(&what, &["FUNCTION"]) {
@@ -191,7 +193,10 @@ impl Script<'_> {
 
     fn set(&mut self, position: Position) -> Result<(), PlanError> {
         let literal = |parser: &mut Parser| {
-            parser.parse_literal_string().map_err(|error| from_parser(error, position)).map(|text| text.trim().to_string())
+            parser
+                .parse_literal_string()
+                .map_err(|error| from_parser(error, position))
+                .map(|text| text.trim().to_string())
         };
         let key = literal(&mut self.parser)?;
         if !self.parser.consume_token(&Token::Eq) {
@@ -271,11 +276,15 @@ fn is_word(token: &TokenWithSpan, words: &[&str]) -> bool {
 
 fn refusal_of_statement(word: &str) -> String {
     let instead = match word {
-        "SELECT" | "WITH" | "VALUES" => "a query alone has no sink; write INSERT INTO t SELECT ..., for example into a table with 'connector' = 'print'",
+        "SELECT" | "WITH" | "VALUES" => {
+            "a query alone has no sink; write INSERT INTO t SELECT ..., for example into a table with 'connector' = 'print'"
+        }
         "DROP" | "ALTER" | "TRUNCATE" => "tables live as long as the job; change the CREATE statement instead",
         "UPDATE" | "DELETE" | "MERGE" => "streaming jobs write with INSERT INTO",
         "USE" | "LOAD" | "UNLOAD" => "there is one catalog, default_catalog.default_database; no modules can be loaded",
-        "SHOW" | "DESCRIBE" | "DESC" | "EXPLAIN" | "ANALYZE" | "HELP" | "QUIT" | "CLEAR" => "it is a command of an interactive client",
+        "SHOW" | "DESCRIBE" | "DESC" | "EXPLAIN" | "ANALYZE" | "HELP" | "QUIT" | "CLEAR" => {
+            "it is a command of an interactive client"
+        }
         "RESET" => "options are fields of the job file",
         "ADD" | "REMOVE" => "jars cannot be loaded",
         "CALL" | "COMPILE" | "STOP" => "savepoints and plans are made through the engine's commands",

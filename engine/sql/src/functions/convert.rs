@@ -32,7 +32,9 @@ pub fn cast_rule(from: &DataType, to: &DataType) -> CastRule {
         (Family::Number, Family::Number) => Kernel,
         (Family::Boolean, Family::Number) if !matches!(to, DataType::Decimal128(..)) => Kernel,
         (Family::Number, Family::Boolean) if from.is_integer() => Kernel,
-        (Family::Date | Family::Timestamp | Family::Instant, Family::Date | Family::Timestamp | Family::Instant) => Kernel,
+        (Family::Date | Family::Timestamp | Family::Instant, Family::Date | Family::Timestamp | Family::Instant) => {
+            Kernel
+        }
         // Rows only change their fields' nullability or names here; the fields are cast one by one.
         (Family::Row, Family::Row) | (Family::Interval, Family::Interval) => Kernel,
         _ => Refused,
@@ -60,12 +62,15 @@ fn texts(array: &ArrayRef) -> Result<StringArray> {
             let words = array.as_boolean().iter().map(|value| value.map(|value| if value { "TRUE" } else { "FALSE" }));
             Ok(words.collect())
         }
-        DataType::Float32 => Ok(float_texts(array.as_primitive::<Float32Type>().iter().map(|value| {
-            value.map(|value| (f64::from(value), format!("{value:e}")))
-        }))),
-        DataType::Float64 => Ok(float_texts(array.as_primitive::<Float64Type>().iter().map(|value| {
-            value.map(|value| (value, format!("{value:e}")))
-        }))),
+        DataType::Float32 => Ok(float_texts(
+            array
+                .as_primitive::<Float32Type>()
+                .iter()
+                .map(|value| value.map(|value| (f64::from(value), format!("{value:e}")))),
+        )),
+        DataType::Float64 => Ok(float_texts(
+            array.as_primitive::<Float64Type>().iter().map(|value| value.map(|value| (value, format!("{value:e}")))),
+        )),
         DataType::Timestamp(unit, _) => {
             let pattern = match unit {
                 TimeUnit::Second => "yyyy-MM-dd HH:mm:ss",
@@ -126,7 +131,9 @@ fn java_float(value: f64, scientific: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{BooleanArray, Float32Array, Float64Array, TimestampMicrosecondArray, TimestampMillisecondArray};
+    use arrow::array::{
+        BooleanArray, Float32Array, Float64Array, TimestampMicrosecondArray, TimestampMillisecondArray,
+    };
 
     #[test]
     fn doubles_are_written_as_java_writes_them() {

@@ -47,7 +47,9 @@ pub fn translate(java: &str) -> Result<String, String> {
                 Some('s') => out.push_str("[ \\t\\n\\x0B\\f\\r]"),
                 Some('S') => out.push_str("[^ \\t\\n\\x0B\\f\\r]"),
                 Some(digit @ '1'..='9') => return refuse(&format!("the back reference \\{digit}")),
-                Some(other @ ('Q' | 'E' | 'k' | 'G' | 'Z' | 'R' | 'X' | 'h' | 'H' | 'v' | 'V' | 'c' | 'e' | 'b' | 'B')) => {
+                Some(
+                    other @ ('Q' | 'E' | 'k' | 'G' | 'Z' | 'R' | 'X' | 'h' | 'H' | 'v' | 'V' | 'c' | 'e' | 'b' | 'B'),
+                ) => {
                     return refuse(&format!("\\{other}"));
                 }
                 Some(other) => {
@@ -73,7 +75,9 @@ pub fn translate(java: &str) -> Result<String, String> {
                 class_depth -= 1;
                 out.push(']');
             }
-            '-' | '~' if class_depth > 0 && chars.peek() == Some(&c) => return refuse(&format!("{c}{c} inside a class")),
+            '-' | '~' if class_depth > 0 && chars.peek() == Some(&c) => {
+                return refuse(&format!("{c}{c} inside a class"));
+            }
             '.' if class_depth == 0 => out.push_str("[^\\n\\r\\u{85}\\u{2028}\\u{2029}]"),
             '+' if class_depth == 0 && quantifier_before => return refuse("a possessive quantifier"),
             '*' | '+' | '?' | '}' if class_depth == 0 => {

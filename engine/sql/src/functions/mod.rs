@@ -8,6 +8,7 @@ mod convert;
 mod java_regex;
 mod numeric;
 mod row;
+mod select;
 mod strings;
 mod temporal;
 mod window;
@@ -16,6 +17,7 @@ pub use aggregate::{Aggregate, aggregate_by_name, aggregate_of};
 pub use convert::{CastRule, cast_rule, text_of};
 pub use numeric::{adjusted as adjusted_decimal, is_exact};
 pub use row::{RowField, row_field, take_field};
+pub use select::{is_selectable, select};
 pub use temporal::{DatePattern, TemporalField, temporal_field};
 pub use window::{WindowBoundary, WindowEdge, WindowSpec, window_boundary};
 
@@ -166,19 +168,32 @@ pub fn check_name(name: &str, user_functions: &[String]) -> std::result::Result<
         return Ok(());
     }
     Err(match name.as_str() {
-        "now" | "current_timestamp" | "localtimestamp" | "current_date" | "current_time" | "localtime"
-        | "current_row_timestamp" | "rand" | "rand_integer" | "uuid" | "unix_timestamp" => format!(
+        "now"
+        | "current_timestamp"
+        | "localtimestamp"
+        | "current_date"
+        | "current_time"
+        | "localtime"
+        | "current_row_timestamp"
+        | "rand"
+        | "rand_integer"
+        | "uuid"
+        | "unix_timestamp" => format!(
             "{}() gives another result when rows are read again after a failure; take the value from a column of the source",
             name.to_uppercase()
         ),
-        "proctime" => "processing time is not supported yet; use event time: WATERMARK FOR ts AS ts - INTERVAL '4' SECOND".into(),
+        "proctime" => {
+            "processing time is not supported yet; use event time: WATERMARK FOR ts AS ts - INTERVAL '4' SECOND".into()
+        }
         "tumble" | "hop" | "session" | "cumulate" | "tumble_start" | "tumble_end" | "tumble_rowtime" => {
             "group windows are replaced by table functions: FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' \
              SECOND)) GROUP BY window_start, window_end"
                 .into()
         }
         _ => match nearest(&name) {
-            Some(close) => format!("there is no function {}; did you mean {}?", name.to_uppercase(), close.to_uppercase()),
+            Some(close) => {
+                format!("there is no function {}; did you mean {}?", name.to_uppercase(), close.to_uppercase())
+            }
             None => format!(
                 "the function {} is not supported; supported: {}",
                 name.to_uppercase(),
@@ -341,7 +356,11 @@ impl FlinkFunction {
         for (index, (found, expected)) in types.iter().zip(expected).enumerate() {
             self.family(types, index, family(expected))?;
             if is_integer(expected) && !is_integer(found) && *found != DataType::Null {
-                return Err(self.error(&format!("argument {} must be an integer, found {}", index + 1, describe(found))));
+                return Err(self.error(&format!(
+                    "argument {} must be an integer, found {}",
+                    index + 1,
+                    describe(found)
+                )));
             }
         }
         Ok((expected[..types.len()].to_vec(), result))
@@ -374,11 +393,7 @@ impl FlinkFunction {
             Family::Timestamp => "TIMESTAMP",
             _ => "another type",
         };
-        Err(self.error(&format!(
-            "argument {} must be {wanted}, found {}; CAST it",
-            index + 1,
-            describe(&types[index])
-        )))
+        Err(self.error(&format!("argument {} must be {wanted}, found {}; CAST it", index + 1, describe(&types[index]))))
     }
 
     fn error(&self, message: &str) -> DataFusionError {

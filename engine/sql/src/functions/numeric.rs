@@ -112,7 +112,11 @@ pub fn evaluate(builtin: Builtin, args: ScalarFunctionArgs) -> Result<ColumnarVa
         }
         _ => array,
     };
-    if constant { Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)) } else { Ok(ColumnarValue::Array(array)) }
+    if constant {
+        Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
+    } else {
+        Ok(ColumnarValue::Array(array))
+    }
 }
 
 fn doubles(array: &ArrayRef, op: impl Fn(f64) -> f64) -> ArrayRef {
@@ -215,7 +219,8 @@ fn round_float(value: f64, scientific: &str, digits: u32) -> f64 {
 
 fn modulo(left: &ArrayRef, right: &ColumnarValue, rows: usize, result: &DataType) -> Result<ArrayRef> {
     let divisors = right.data_type();
-    let wider = if divisors.primitive_width() > left.data_type().primitive_width() { &divisors } else { left.data_type() };
+    let wider =
+        if divisors.primitive_width() > left.data_type().primitive_width() { &divisors } else { left.data_type() };
     let integers = is_integer(left.data_type()) && is_integer(&divisors);
     let left = &if integers { cast(left, wider)? } else { Arc::clone(left) };
     let right = &if integers { right.cast_to(wider, None)? } else { right.clone() };

@@ -24,7 +24,11 @@ pub fn evaluate(builtin: Builtin, args: ScalarFunctionArgs) -> Result<ColumnarVa
             let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
             let rows = if constant { 1 } else { args.number_rows };
             let array = columns(builtin, &args.args, rows)?;
-            if constant { Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)) } else { Ok(ColumnarValue::Array(array)) }
+            if constant {
+                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
+            } else {
+                Ok(ColumnarValue::Array(array))
+            }
         }
     }
 }

@@ -77,7 +77,11 @@ pub fn evaluate(builtin: Builtin, args: ScalarFunctionArgs) -> Result<ColumnarVa
         }
         other => return exec_err!("{other:?} is not a function of timestamps"),
     };
-    if constant { Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)) } else { Ok(ColumnarValue::Array(array)) }
+    if constant {
+        Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
+    } else {
+        Ok(ColumnarValue::Array(array))
+    }
 }
 
 fn to_instant(
@@ -261,9 +265,9 @@ impl DatePattern {
     }
 
     fn is_date_only(&self) -> bool {
-        self.parts.iter().all(|part| {
-            matches!(part, Part::Text(_) | Part::Year | Part::ShortYear | Part::Month(_) | Part::Day(_))
-        })
+        self.parts
+            .iter()
+            .all(|part| matches!(part, Part::Text(_) | Part::Year | Part::ShortYear | Part::Month(_) | Part::Day(_)))
     }
 
     pub fn format(&self, array: &ArrayRef) -> Result<StringArray> {

@@ -74,7 +74,9 @@ impl ScalarUDFImpl for WindowBoundary {
         match (arg_types, self.edge) {
             ([DataType::Timestamp(TimeUnit::Millisecond, _)], WindowEdge::Time) => Ok(arg_types[0].clone()),
             // Start and end are local times, also of windows over instants; the session's zone is UTC.
-            ([DataType::Timestamp(TimeUnit::Millisecond, _)], _) => Ok(DataType::Timestamp(TimeUnit::Millisecond, None)),
+            ([DataType::Timestamp(TimeUnit::Millisecond, _)], _) => {
+                Ok(DataType::Timestamp(TimeUnit::Millisecond, None))
+            }
             _ => plan_err!("a window is made of a time attribute of type TIMESTAMP(3)"),
         }
     }

@@ -237,8 +237,7 @@ impl Planner<'_> {
         if !several || !merges {
             return Ok((columns.nodes.producers.clone(), AggregateInput::Rows { schema, keys: columns.keys.clone() }));
         }
-        let spec =
-            LocalAggregateSpec { schema, keys: columns.keys.clone(), calls: columns.calls.clone(), window };
+        let spec = LocalAggregateSpec { schema, keys: columns.keys.clone(), calls: columns.calls.clone(), window };
         let partials = spec.partials().map_err(|error| naming.position.error(error.to_string()))?;
         let description = describe(&spec.keys, &spec.calls, &format!("{window:?}"));
         let factory: Factory = Arc::new(move |_| operator(LocalAggregate::new(spec.clone())));

@@ -127,8 +127,8 @@ impl Planner<'_> {
         scope: &DFSchema,
     ) -> Result<(Expr, FieldRef), PlanError> {
         check::expression(&mut expr, position, &self.catalog.function_names())?;
-        let planned = expressions::plan(&self.catalog, expr, scope)
-            .map_err(|error| from_datafusion(&error, position))?;
+        let planned =
+            expressions::plan(&self.catalog, expr, scope).map_err(|error| from_datafusion(&error, position))?;
         let field = planned.to_field(scope).map_err(|error| from_datafusion(&error, position))?.1;
         Ok((planned, nullable_if(&field)))
     }

@@ -74,7 +74,8 @@ fn check_union(union: &datafusion_expr::logical_plan::Union) -> Result<()> {
 /// Refuses what DataFusion would coerce in another way than Flink.
 fn check(expr: &Expr, scope: &DFSchema) -> Result<()> {
     expr.apply(|node| {
-        check_node(node, scope).map_err(|message| error_at(position_of(node).or_else(|| position_of(expr)), message))?;
+        check_node(node, scope)
+            .map_err(|message| error_at(position_of(node).or_else(|| position_of(expr)), message))?;
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(())
@@ -106,9 +107,10 @@ fn check_node(expr: &Expr, scope: &DFSchema) -> std::result::Result<(), String> 
             let results = case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr);
             same_family(results.map(|result| type_of(result)), "the results of CASE")
         }
-        Expr::ScalarFunction(function) if matches!(function.name(), "coalesce" | "nullif") => {
-            same_family(function.args.iter().map(type_of), &format!("the arguments of {}", function.name().to_uppercase()))
-        }
+        Expr::ScalarFunction(function) if matches!(function.name(), "coalesce" | "nullif") => same_family(
+            function.args.iter().map(type_of),
+            &format!("the arguments of {}", function.name().to_uppercase()),
+        ),
         Expr::Cast(cast) => castable(&type_of(&cast.expr)?, cast.field.data_type()),
         Expr::TryCast(cast) => castable(&type_of(&cast.expr)?, cast.field.data_type()),
         Expr::Negative(inner) => match family(&type_of(inner)?) {

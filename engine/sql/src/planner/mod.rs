@@ -73,7 +73,7 @@ impl<'a> Planner<'a> {
 
     fn statement(&mut self, position: Position, kind: StatementKind) -> Result<(), PlanError> {
         match kind {
-            StatementKind::CreateTable(table) => self.create_table(position, table),
+            StatementKind::CreateTable(table) => self.create_table(position, *table),
             StatementKind::CreateView { name, if_not_exists, columns, query } => {
                 self.create_view(position, &name, if_not_exists, columns, *query)
             }

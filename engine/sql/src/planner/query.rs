@@ -139,12 +139,7 @@ impl Planner<'_> {
     }
 }
 
-pub(super) fn compose(
-    relation: &Relation,
-    expr: &Expr,
-    scope: &DFSchema,
-    naming: &Naming,
-) -> Result<Expr, PlanError> {
+pub(super) fn compose(relation: &Relation, expr: &Expr, scope: &DFSchema, naming: &Naming) -> Result<Expr, PlanError> {
     let composed = relation.compose(expr, scope).map_err(|error| from_datafusion(&error, naming.position))?;
     let mut wrong = None;
     let checked = composed.apply(|node| {

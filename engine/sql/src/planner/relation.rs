@@ -93,11 +93,12 @@ impl Planner<'_> {
         outputs: Vec<(Expr, FieldRef)>,
         naming: &mut Naming,
     ) -> Result<Nodes, PlanError> {
-        let identity = relation.condition.is_none()
-            && outputs.len() == relation.produced.fields().len()
-            && outputs.iter().zip(relation.produced.fields()).enumerate().all(|(index, ((expr, field), produced))| {
-                as_input_column(expr) == Some(index) && field == produced
-            });
+        let identity =
+            relation.condition.is_none()
+                && outputs.len() == relation.produced.fields().len()
+                && outputs.iter().zip(relation.produced.fields()).enumerate().all(
+                    |(index, ((expr, field), produced))| as_input_column(expr) == Some(index) && field == produced,
+                );
         let schema = Arc::new(Schema::new(outputs.iter().map(|(_, field)| Arc::clone(field)).collect::<Vec<_>>()));
         if identity {
             self.require_all(relation);

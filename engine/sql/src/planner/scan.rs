@@ -61,7 +61,9 @@ impl Planner<'_> {
         let computed_time = table.definition.schema.fields().len();
         let columns = table.columns.iter().enumerate().map(|(index, column)| match column {
             ColumnSource::Physical(physical) => input_column(*physical),
-            ColumnSource::Computed(_) if table.watermark.as_ref().is_some_and(|watermark| watermark.column == index) => {
+            ColumnSource::Computed(_)
+                if table.watermark.as_ref().is_some_and(|watermark| watermark.column == index) =>
+            {
                 input_column(computed_time)
             }
             ColumnSource::Computed(expr) => expr.clone(),

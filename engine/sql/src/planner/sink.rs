@@ -124,7 +124,11 @@ fn sink_columns(
         ))
     };
     if relation.columns.len() != targets.len() {
-        return Err(mismatch(format!("it has {} column(s), the table takes {}", relation.columns.len(), targets.len())));
+        return Err(mismatch(format!(
+            "it has {} column(s), the table takes {}",
+            relation.columns.len(),
+            targets.len()
+        )));
     }
     let mut outputs = Vec::with_capacity(table.schema.fields().len());
     for (index, target) in table.schema.fields().iter().enumerate() {

@@ -1,8 +1,9 @@
 //! `GROUP BY`, `DISTINCT` and windows, from text to rows.
 
-use super::harness::Memory;
+use super::harness::{Emitted, Memory, context};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use std::sync::Arc;
+use streamjob_dataflow::{Batch, Instance, OperatorRestore};
 
 const TABLES: &str = "
 CREATE TABLE t (k STRING, v BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '2' SECOND)
@@ -41,7 +42,8 @@ fn last(columns: &str, select: &str) -> Vec<String> {
         match kind {
             "+I" | "+U" => left.push(row.to_string()),
             _ => {
-                let index = left.iter().position(|known| known == row).unwrap_or_else(|| panic!("{change} was not there"));
+                let index =
+                    left.iter().position(|known| known == row).unwrap_or_else(|| panic!("{change} was not there"));
                 left.remove(index);
             }
         }
@@ -100,6 +102,29 @@ fn windows_fire_once_when_the_watermark_passes_their_end() {
 }
 
 #[test]
+fn r67_increasing_timestamps_give_watermarks_one_millisecond_behind_the_highest() {
+    let memory = Memory::default();
+    let graph = memory
+        .plan(
+            "CREATE TABLE t (ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '0.001' SECOND)
+                 WITH ('connector' = 'memory');
+             CREATE TABLE out (ts TIMESTAMP(3)) WITH ('connector' = 'memory'); INSERT INTO out SELECT ts FROM t;",
+        )
+        .unwrap();
+    let node = graph.nodes.iter().find(|node| node.uid == "watermark:t").unwrap();
+    let context = context(&node.uid, &node.name);
+    let Instance::Operator(mut assigner) = (node.factory)(&context).unwrap() else { panic!("not an operator") };
+    assigner.open(&context, OperatorRestore::default()).unwrap();
+    let mut emitted = Emitted::default();
+    for times in [vec![1000, 1500, 2000], vec![2500], vec![2400], vec![9000, 9001]] {
+        let times = Arc::new(TimestampMillisecondArray::from(times)) as ArrayRef;
+        let rows = RecordBatch::try_from_iter_with_nullable([("ts", times, true)]).unwrap();
+        assigner.process(0, Batch::inserts(rows), &mut emitted).unwrap();
+    }
+    assert_eq!(emitted.watermarks, [1999, 2499, 9000], "never back, one a batch at most");
+}
+
+#[test]
 fn windows_have_offsets_and_named_arguments_and_a_short_form() {
     let window = |function: &str| {
         let select = format!("SELECT window_start, COUNT(*) FROM {function} GROUP BY window_start, window_end");
@@ -111,7 +136,8 @@ fn windows_have_offsets_and_named_arguments_and_a_short_form() {
     let size = "INTERVAL '10' SECOND, INTERVAL '-1' SECOND";
     assert_eq!(window(&format!("TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), {size}))")), expected);
     assert_eq!(window(&format!("TUMBLE(TABLE t, DESCRIPTOR(ts), {size})")), expected);
-    let named = "DATA => TABLE t, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '10' SECONDS, OFFSET => INTERVAL '-1' SECOND";
+    let named =
+        "DATA => TABLE t, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '10' SECONDS, OFFSET => INTERVAL '-1' SECOND";
     assert_eq!(window(&format!("TABLE(TUMBLE({named})) AS w")), expected);
 }
 
@@ -154,4 +180,22 @@ fn distinct_calls_are_not_aggregated_before_the_exchange() {
     };
     assert!(uids("SELECT COUNT(v) FROM t GROUP BY k").contains(&"out/local-aggregate-1".to_string()));
     assert!(!uids("SELECT COUNT(DISTINCT v) FROM t GROUP BY k").contains(&"out/local-aggregate-1".to_string()));
+}
+
+#[test]
+fn old_rows_are_left_out_only_where_nobody_needs_them() {
+    let kinds = |select: &str| -> String {
+        let sql = format!(
+            "{TABLES} CREATE TABLE out (n BIGINT) WITH ('connector' = 'memory', 'needs-update-before' = 'false');
+            INSERT INTO out {select};"
+        );
+        memory().run(&sql, "out").iter().map(|row| &row[..2]).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(kinds("SELECT COUNT(*) FROM t GROUP BY k"), "+I +I +U +I +U");
+    // A filter behind the aggregation, or another aggregation, sees what is taken back.
+    let filtered = kinds("SELECT COUNT(*) FROM t GROUP BY k HAVING COUNT(*) < 3");
+    assert!(filtered.contains("-U"), "{filtered}");
+    let nested = "SELECT COUNT(*) FROM (SELECT k, COUNT(*) AS n FROM t GROUP BY k) AS x GROUP BY n";
+    let counts: i64 = last("n BIGINT", nested).iter().map(|n| n.parse::<i64>().unwrap()).sum();
+    assert_eq!(counts, 3, "each key is in one group of the outer aggregation");
 }

@@ -133,7 +133,10 @@ fn an_unknown_function_is_answered_with_those_there_are() {
 fn options_of_tables_are_checked_by_their_connector() {
     let cases = [
         ("", "table 'x', option 'connector': missing; one of: blackhole, memory, nexmark"),
-        ("'connector' = 'rabbit'", "table 'x', option 'connector': there is no connector 'rabbit'; one of: blackhole, memory, nexmark"),
+        (
+            "'connector' = 'rabbit'",
+            "table 'x', option 'connector': there is no connector 'rabbit'; one of: blackhole, memory, nexmark",
+        ),
         (
             "'connector' = 'memory', 'scan.watermark.idle-timeout' = '10 s'",
             "table 'x', option 'scan.watermark.idle-timeout': the table has no WATERMARK to which it could apply",

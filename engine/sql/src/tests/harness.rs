@@ -1,6 +1,8 @@
 //! A connector in memory and a driver for graphs.
 
-use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, StructArray, TimestampMillisecondArray};
+use arrow::array::{
+    ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, StructArray, TimestampMillisecondArray,
+};
 use arrow::datatypes::{DataType, Fields, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,10 +87,19 @@ impl Connector for MemoryConnector {
 
     fn options(&self) -> Vec<OptionDoc> {
         let option = |name| OptionDoc { name, required: false, default: None, description: "of the test" };
-        ["first-event.rate", "next-event.rate", "events.num", "*.proportion", "accepts-updates", "replayable", "splits"]
-            .into_iter()
-            .map(option)
-            .collect()
+        [
+            "first-event.rate",
+            "next-event.rate",
+            "events.num",
+            "*.proportion",
+            "accepts-updates",
+            "needs-update-before",
+            "replayable",
+            "splits",
+        ]
+        .into_iter()
+        .map(option)
+        .collect()
     }
 
     fn source(&self, request: &SourceRequest) -> Result<SourceSpec, PlanError> {
@@ -118,6 +129,10 @@ impl Connector for MemoryConnector {
             guarantee: SinkGuarantee::ExactlyOnce,
             accepts_updates: table.options.get("accepts-updates").map(String::as_str) != Some("false"),
         })
+    }
+
+    fn needs_update_before(&self, table: &TableDefinition) -> bool {
+        table.options.get("needs-update-before").map(String::as_str) != Some("false")
     }
 }
 
@@ -310,7 +325,7 @@ pub struct Bid {
 pub fn bids(bids: &[Bid], schema: &SchemaRef) -> RecordBatch {
     let rows = bids.len() * 2;
     let types: ArrayRef = Arc::new(Int32Array::from_iter_values((0..rows).map(|row| if row % 2 == 0 { 0 } else { 2 })));
-    let present = |row: usize, event: i32| (if event == 2 { row % 2 == 1 } else { row % 2 == 0 }).then(|| &bids[row / 2]);
+    let present = |row: usize, event: i32| ((event == 2) != row.is_multiple_of(2)).then(|| &bids[row / 2]);
     let text = |event: i32, of: &dyn Fn(&Bid) -> &'static str| -> ArrayRef {
         Arc::new(StringArray::from_iter((0..rows).map(|row| present(row, event).map(of))))
     };

@@ -11,7 +11,10 @@ CREATE TABLE t (a BIGINT, b INT, s STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS 
     WITH ('connector' = 'memory');
 ";
 
-fn batch(rows: &[(Option<i64>, Option<i32>, Option<&str>, i64)]) -> RecordBatch {
+/// Columns a, b, s and ts.
+type Row<'a> = (Option<i64>, Option<i32>, Option<&'a str>, i64);
+
+fn batch(rows: &[Row]) -> RecordBatch {
     let columns: Vec<(&str, ArrayRef, bool)> = vec![
         ("a", Arc::new(Int64Array::from_iter(rows.iter().map(|row| row.0))), true),
         ("b", Arc::new(Int32Array::from_iter(rows.iter().map(|row| row.1))), true),
@@ -58,19 +61,26 @@ fn expressions_have_flinks_types_and_values() {
         ("v STRING", "SELECT TRIM(BOTH 'x' FROM s) FROM t", ["", "-", "Öl", ""]),
         ("v INT", "SELECT POSITION('l' IN s) FROM t", ["0", "-", "2", "0"]),
         ("v BIGINT", "SELECT EXTRACT(SECOND FROM ts) FROM t", ["1", "2", "3", "1"]),
-        ("v STRING", "SELECT DATE_FORMAT(ts, 'mm:ss.SSS') FROM t", ["00:01.000", "00:02.000", "00:03.000", "00:01.500"]),
-        ("v STRING", "SELECT CAST(ts AS STRING) FROM t", [
-            "1970-01-01 00:00:01.000",
-            "1970-01-01 00:00:02.000",
-            "1970-01-01 00:00:03.000",
-            "1970-01-01 00:00:01.500",
-        ]),
-        ("v TIMESTAMP(3)", "SELECT ts + INTERVAL '1' MINUTE FROM t", [
-            "1970-01-01T00:01:01",
-            "1970-01-01T00:01:02",
-            "1970-01-01T00:01:03",
-            "1970-01-01T00:01:01.500",
-        ]),
+        (
+            "v STRING",
+            "SELECT DATE_FORMAT(ts, 'mm:ss.SSS') FROM t",
+            ["00:01.000", "00:02.000", "00:03.000", "00:01.500"],
+        ),
+        (
+            "v STRING",
+            "SELECT CAST(ts AS STRING) FROM t",
+            [
+                "1970-01-01 00:00:01.000",
+                "1970-01-01 00:00:02.000",
+                "1970-01-01 00:00:03.000",
+                "1970-01-01 00:00:01.500",
+            ],
+        ),
+        (
+            "v TIMESTAMP(3)",
+            "SELECT ts + INTERVAL '1' MINUTE FROM t",
+            ["1970-01-01T00:01:01", "1970-01-01T00:01:02", "1970-01-01T00:01:03", "1970-01-01T00:01:01.500"],
+        ),
         ("v BOOLEAN", "SELECT ts > '1970-01-01 00:00:01.600' FROM t", ["false", "true", "true", "false"]),
         ("v BOOLEAN", "SELECT a BETWEEN 1 AND 2 FROM t", ["true", "true", "-", "false"]),
         ("v BOOLEAN", "SELECT s LIKE '_' FROM t", ["true", "-", "false", "false"]),
@@ -99,7 +109,8 @@ fn operands_that_could_fail_run_only_for_rows_that_need_them() {
 #[test]
 fn a_division_by_zero_fails_the_task() {
     let memory = memory();
-    let sql = format!("{TABLES} CREATE TABLE out (v INT) WITH ('connector' = 'memory'); INSERT INTO out SELECT 1 / b FROM t");
+    let sql =
+        format!("{TABLES} CREATE TABLE out (v INT) WITH ('connector' = 'memory'); INSERT INTO out SELECT 1 / b FROM t");
     let error = run(&memory.plan(&sql).unwrap()).unwrap_err().to_string();
     assert!(error.contains("Divide by zero") || error.contains("ivision by zero"), "{error}");
 }
@@ -237,9 +248,7 @@ fn operator(memory: &Memory, sql: &str, uid: &str) -> Box<dyn Operator> {
 }
 
 fn calc(select: &str, columns: &str) -> Box<dyn Operator> {
-    let sql = format!(
-        "{TABLES} CREATE TABLE out ({columns}) WITH ('connector' = 'memory'); INSERT INTO out {select}"
-    );
+    let sql = format!("{TABLES} CREATE TABLE out ({columns}) WITH ('connector' = 'memory'); INSERT INTO out {select}");
     operator(&memory(), &sql, "out/calc-1")
 }
 
@@ -269,7 +278,8 @@ fn calc_copies_nothing_that_it_only_passes_on() {
 
 #[test]
 fn watermarks_follow_the_largest_time_and_never_go_back() {
-    let sql = format!("{TABLES} CREATE TABLE out (a BIGINT) WITH ('connector' = 'memory'); INSERT INTO out SELECT a FROM t");
+    let sql =
+        format!("{TABLES} CREATE TABLE out (a BIGINT) WITH ('connector' = 'memory'); INSERT INTO out SELECT a FROM t");
     let mut assigner = operator(&memory(), &sql, "watermark:t");
     let mut out = Emitted::default();
     for times in [&[5000, 3000][..], &[4000], &[6000], &[6000]] {
@@ -325,6 +335,7 @@ fn a_silent_source_becomes_idle_after_its_timeout_and_active_with_the_next_row()
 
 #[test]
 fn an_assigner_without_timeout_wants_no_timer() {
-    let sql = format!("{TABLES} CREATE TABLE out (a BIGINT) WITH ('connector' = 'memory'); INSERT INTO out SELECT a FROM t");
+    let sql =
+        format!("{TABLES} CREATE TABLE out (a BIGINT) WITH ('connector' = 'memory'); INSERT INTO out SELECT a FROM t");
     assert_eq!(operator(&memory(), &sql, "watermark:t").next_processing_time(), None);
 }

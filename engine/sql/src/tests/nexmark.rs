@@ -235,11 +235,51 @@ INSERT INTO highest
 const HOUR: i64 = 3_600_000;
 
 pub const BIDS: [Bid; 5] = [
-    Bid { auction: 1000, bidder: 1, price: 100, channel: "apple", url: "https://x/a/b/c/i.htm?query=1", time: 9 * HOUR, extra: "cc" },
-    Bid { auction: 123, bidder: 2, price: 2_000_000, channel: "Google", url: "https://x/d/e/i.htm", time: 7 * HOUR, extra: "abc" },
-    Bid { auction: 246, bidder: 3, price: 3_000_000, channel: "ch-7", url: "https://x/f?q=1&channel_id=42", time: 23 * HOUR, extra: "" },
-    Bid { auction: 7, bidder: 4, price: 90_000_000, channel: "ch-8", url: "https://x/g/h", time: 10 * HOUR, extra: "c" },
-    Bid { auction: 1000, bidder: 5, price: 1_101_322, channel: "ch-9", url: "channel_id=5", time: 9 * HOUR + 1, extra: "xyz" },
+    Bid {
+        auction: 1000,
+        bidder: 1,
+        price: 100,
+        channel: "apple",
+        url: "https://x/a/b/c/i.htm?query=1",
+        time: 9 * HOUR,
+        extra: "cc",
+    },
+    Bid {
+        auction: 123,
+        bidder: 2,
+        price: 2_000_000,
+        channel: "Google",
+        url: "https://x/d/e/i.htm",
+        time: 7 * HOUR,
+        extra: "abc",
+    },
+    Bid {
+        auction: 246,
+        bidder: 3,
+        price: 3_000_000,
+        channel: "ch-7",
+        url: "https://x/f?q=1&channel_id=42",
+        time: 23 * HOUR,
+        extra: "",
+    },
+    Bid {
+        auction: 7,
+        bidder: 4,
+        price: 90_000_000,
+        channel: "ch-8",
+        url: "https://x/g/h",
+        time: 10 * HOUR,
+        extra: "c",
+    },
+    Bid {
+        auction: 1000,
+        bidder: 5,
+        price: 1_101_322,
+        channel: "ch-9",
+        url: "channel_id=5",
+        time: 9 * HOUR + 1,
+        extra: "xyz",
+    },
 ];
 
 /// Physical columns of the first table of a script.
@@ -327,12 +367,7 @@ fn q21_takes_the_channel_id_by_name_or_from_the_url() {
     let (_, rows) = run(Q21, "nexmark_q21");
     assert_eq!(
         rows,
-        [
-            "+I 1000|1|100|apple|0",
-            "+I 123|2|2000000|Google|1",
-            "+I 246|3|3000000|ch-7|42",
-            "+I 1000|5|1101322|ch-9|5",
-        ]
+        ["+I 1000|1|100|apple|0", "+I 123|2|2000000|Google|1", "+I 246|3|3000000|ch-7|42", "+I 1000|5|1101322|ch-9|5",]
     );
 }
 
@@ -393,7 +428,10 @@ fn q17_keeps_statistics_of_every_auction_and_day() {
     );
     let exchanges: Vec<Exchange> = graph.edges.iter().map(|edge| edge.exchange.clone()).collect();
     let forward = Exchange::Forward;
-    assert_eq!(exchanges, [forward.clone(), forward.clone(), forward.clone(), Exchange::Hash(vec![0, 1]), forward.clone(), forward]);
+    assert_eq!(
+        exchanges,
+        [forward.clone(), forward.clone(), forward.clone(), Exchange::Hash(vec![0, 1]), forward.clone(), forward]
+    );
 }
 
 #[test]
