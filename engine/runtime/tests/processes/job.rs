@@ -150,6 +150,93 @@ impl Operator for Sum {
     }
 }
 
+/// When a slow source had finished its snapshot, and when the task behind it saw the barrier.
+#[derive(Clone, Default)]
+pub struct Order(Arc<Mutex<Vec<(u64, &'static str)>>>);
+
+impl Order {
+    fn note(&self, checkpoint: u64, what: &'static str) {
+        self.0.lock().unwrap().push((checkpoint, what));
+    }
+
+    pub fn of(&self, checkpoint: u64) -> Vec<&'static str> {
+        self.0.lock().unwrap().iter().filter(|(id, _)| *id == checkpoint).map(|(_, what)| *what).collect()
+    }
+}
+
+/// Two tasks, the first of which takes its time to snapshot.
+pub fn slow_snapshot_graph(order: Order) -> JobGraph {
+    let mut graph = JobGraph::default();
+    let node = |uid: &str, factory: streamjob_dataflow::graph::Factory| Node {
+        uid: uid.into(),
+        name: uid.into(),
+        parallelism: 2,
+        stateful: true,
+        factory,
+        description: String::new(),
+    };
+    let (at_source, behind) = (order.clone(), order);
+    let source = graph.add(node(
+        "slow",
+        Arc::new(move |context| {
+            let order = (context.subtask == 0).then(|| at_source.clone());
+            Ok(Instance::Source(Box::new(SlowSnapshot { numbers: Numbers { next: 0, rows: 300_000 }, order })))
+        }),
+    ));
+    let watcher = graph.add(node(
+        "watcher",
+        Arc::new(move |context| {
+            Ok(Instance::Operator(Box::new(Watcher { order: (context.subtask == 0).then(|| behind.clone()) })))
+        }),
+    ));
+    graph.connect(source, watcher, 0, Exchange::Hash(vec![0]));
+    graph
+}
+
+struct SlowSnapshot {
+    numbers: Numbers,
+    order: Option<Order>,
+}
+
+impl Source for SlowSnapshot {
+    fn open(&mut self, context: &OperatorContext, restore: OperatorRestore) -> Result<(), TaskError> {
+        self.numbers.open(context, restore)
+    }
+
+    fn poll(&mut self, now: i64) -> Result<SourceEvent, TaskError> {
+        self.numbers.poll(now)
+    }
+
+    fn snapshot(&mut self, checkpoint: u64) -> Result<StateCut, TaskError> {
+        if let Some(order) = &self.order {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            order.note(checkpoint, "source has its snapshot");
+        }
+        self.numbers.snapshot(checkpoint)
+    }
+}
+
+struct Watcher {
+    order: Option<Order>,
+}
+
+impl Operator for Watcher {
+    fn open(&mut self, _: &OperatorContext, _: OperatorRestore) -> Result<(), TaskError> {
+        Ok(())
+    }
+
+    fn process(&mut self, _: usize, _: Batch, _: &mut dyn Collector) -> Result<(), TaskError> {
+        Ok(())
+    }
+
+    fn before_barrier(&mut self, checkpoint: u64, _: &mut dyn Collector) -> Result<(), TaskError> {
+        if let Some(order) = &self.order {
+            order.note(checkpoint, "barrier arrived behind it");
+        }
+        Ok(())
+    }
+}
+
 /// Collects deltas of an epoch; they become visible when the epoch's checkpoint completes.
 #[derive(Default)]
 struct Sink {

@@ -280,6 +280,23 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..40)
 }
 
+#[test]
+fn r32_what_comes_after_the_cut_is_not_in_the_snapshot() {
+    let spec = spec(&[0], vec![call(AggregateFunction::Sum, Some(1), None)], false);
+    for full in [false, true] {
+        let mut operator = open(&spec, OperatorRestore::default());
+        feed(&mut operator, simple(&[(1, 10), (2, 20)]));
+        let cut = operator.snapshot(1, full).unwrap();
+        // The cut is written while processing goes on.
+        feed(&mut operator, simple(&[(1, 100), (3, 300)]));
+        let mut files = Files::default();
+        files.add(cut);
+        let mut restored = open(&spec, files.restore(ALL));
+        let next = feed(&mut restored, simple(&[(1, 1), (2, 1), (3, 1)]));
+        assert_eq!(next.lines(), ["-U 1 10", "+U 1 11", "-U 2 20", "+U 2 21", "+I 3 1"]);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
