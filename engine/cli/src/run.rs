@@ -9,7 +9,7 @@ use crate::display::Display;
 use crate::error::CliError;
 use crate::job::{self, JobFile};
 use crate::processes::{self, Blueprint};
-use crate::supervisor::{self, Plan};
+use crate::supervisor;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use streamjob_api::config::JobConfig;
@@ -85,8 +85,7 @@ async fn run_async(arguments: &RunArguments) -> Result<ExitCode, CliError> {
         rest,
         capture_rows: display.shares_terminal_with_rows(),
     };
-    let plan = Plan { blueprint, checkpointing: config.checkpoint.interval_ms.is_some() };
-    supervisor::supervise(plan, directory, display).await
+    supervisor::supervise(blueprint, directory, display).await
 }
 
 fn data_directory(arguments: &RunArguments, file: &JobFile) -> PathBuf {

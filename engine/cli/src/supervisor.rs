@@ -32,11 +32,6 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// A coordinator that fails to start so often in a row, before it ever worked, will not start.
 const HOPELESS: u32 = 5;
 
-pub struct Plan {
-    pub blueprint: Blueprint,
-    pub checkpointing: bool,
-}
-
 /// One process that shall run.
 struct Slot {
     process: Option<Process>,
@@ -58,7 +53,6 @@ enum Stopping {
 
 struct Supervisor {
     blueprint: Blueprint,
-    checkpointing: bool,
     directory: DataDir,
     display: Display,
     slots: BTreeMap<u32, (Role, Slot)>,
@@ -78,18 +72,16 @@ enum Next {
 }
 
 /// Runs the job to its end and returns the exit code of `run`.
-pub async fn supervise(plan: Plan, directory: DataDir, display: Display) -> Result<ExitCode, CliError> {
+pub async fn supervise(blueprint: Blueprint, directory: DataDir, display: Display) -> Result<ExitCode, CliError> {
     let (happenings, mut happened) = mpsc::channel(256);
-    let (looks, mut looked) = mpsc::channel::<Result<Status, String>>(1);
     let mut interrupts = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
         .into_iter()
         .map(signal)
         .collect::<Result<Vec<Signal>, _>>()
         .map_err(|error| CliError::Process(format!("cannot listen to signals: {error}")))?;
-    let coordinator_log = Tail::from_end(plan.blueprint.log(Role::Coordinator));
+    let coordinator_log = Tail::from_end(blueprint.log(Role::Coordinator));
     let mut supervisor = Supervisor {
-        blueprint: plan.blueprint,
-        checkpointing: plan.checkpointing,
+        blueprint,
         directory,
         display,
         slots: BTreeMap::new(),
@@ -99,36 +91,7 @@ pub async fn supervise(plan: Plan, directory: DataDir, display: Display) -> Resu
         worked: false,
         happenings,
     };
-    supervisor.start_all()?;
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut next_look = Instant::now();
-    let mut looking = false;
-    let next = loop {
-        let next = tokio::select! {
-            Some(happening) = happened.recv() => supervisor.on_happening(happening)?,
-            Some(look) = looked.recv() => {
-                looking = false;
-                supervisor.on_look(look);
-                Next::Continue
-            }
-            () = any_signal(&mut interrupts) => supervisor.on_interrupt(),
-            _ = tick.tick() => {
-                if !looking && Instant::now() >= next_look {
-                    next_look = Instant::now() + LOOK;
-                    looking = true;
-                    let (looks, rest) = (looks.clone(), supervisor.blueprint.rest);
-                    tokio::spawn(async move {
-                        let _ = looks.send(status::fetch(rest).await).await;
-                    });
-                }
-                supervisor.on_tick().await?
-            }
-        };
-        if !matches!(next, Next::Continue) {
-            break next;
-        }
-    };
+    let next = supervisor.drive(&mut happened, &mut interrupts).await;
     supervisor.end(next, &mut happened).await
 }
 
@@ -142,6 +105,45 @@ async fn any_signal(signals: &mut [Signal]) {
 }
 
 impl Supervisor {
+    /// Until the job or this process has to end.
+    async fn drive(
+        &mut self,
+        happened: &mut mpsc::Receiver<Happening>,
+        interrupts: &mut [Signal],
+    ) -> Result<Next, CliError> {
+        self.start_all()?;
+        let (looks, mut looked) = mpsc::channel::<Result<Status, String>>(1);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut next_look = Instant::now();
+        let mut looking = false;
+        loop {
+            let next = tokio::select! {
+                Some(happening) = happened.recv() => self.on_happening(happening)?,
+                Some(look) = looked.recv() => {
+                    looking = false;
+                    self.on_look(look);
+                    Next::Continue
+                }
+                () = any_signal(interrupts) => self.on_interrupt(),
+                _ = tick.tick() => {
+                    if !looking && Instant::now() >= next_look {
+                        next_look = Instant::now() + LOOK;
+                        looking = true;
+                        let (looks, rest) = (looks.clone(), self.blueprint.rest);
+                        tokio::spawn(async move {
+                            let _ = looks.send(status::fetch(rest).await).await;
+                        });
+                    }
+                    self.on_tick().await?
+                }
+            };
+            if !matches!(next, Next::Continue) {
+                return Ok(next);
+            }
+        }
+    }
+
     fn start_all(&mut self) -> Result<(), CliError> {
         let workers = (0..self.blueprint.workers).map(Role::Worker);
         for role in std::iter::once(Role::Coordinator).chain(workers) {
@@ -229,8 +231,7 @@ impl Supervisor {
             self.display.event("stopped without a last checkpoint");
             return Next::Killed;
         }
-        let what = if self.checkpointing { "taking a last checkpoint" } else { "stopping" };
-        self.display.event(&format!("{what}; press Ctrl-C again to stop at once"));
+        self.display.event("taking a last checkpoint; press Ctrl-C again to stop at once");
         self.stopping = Stopping::Suspending { since: Instant::now(), asked: false };
         Next::Continue
     }
@@ -302,8 +303,12 @@ impl Supervisor {
     }
 
     /// Lets the other processes end, and says how the job did.
-    async fn end(mut self, next: Next, happened: &mut mpsc::Receiver<Happening>) -> Result<ExitCode, CliError> {
-        let patience = if matches!(next, Next::Killed) { Duration::ZERO } else { FAREWELL };
+    async fn end(
+        mut self,
+        next: Result<Next, CliError>,
+        happened: &mut mpsc::Receiver<Happening>,
+    ) -> Result<ExitCode, CliError> {
+        let patience = if matches!(next, Ok(Next::End(..))) { FAREWELL } else { Duration::ZERO };
         self.wait_for_all(happened, patience).await;
         self.show_events();
         self.display.erase();
@@ -312,13 +317,13 @@ impl Supervisor {
         if std::fs::read_to_string(self.directory.run_file()).is_ok_and(|text| text.contains(&own)) {
             let _ = std::fs::remove_file(self.directory.run_file());
         }
-        match next {
+        match next? {
             Next::End(outcome, end) => {
                 let text = self.last_words(outcome, &end);
                 self.display.event(&text);
                 Ok(ExitCode::from(outcome.code_of_run()))
             }
-            _ => {
+            Next::Killed | Next::Continue => {
                 let text = format!("resumes from {} when it is run again", self.resumes_from(None));
                 self.display.event(&text);
                 Ok(ExitCode::from(outcome::INTERRUPTED))
@@ -360,8 +365,7 @@ impl Supervisor {
     fn resumes_from(&self, checkpoint: Option<u64>) -> String {
         match checkpoint.or_else(|| self.progress.last().and_then(|look| look.status.checkpoints.last_id)) {
             Some(checkpoint) => format!("checkpoint {checkpoint}"),
-            None if self.checkpointing => "its last checkpoint, if it has one,".into(),
-            None => "the beginning, as it takes no checkpoints,".into(),
+            None => "its last checkpoint, or from the beginning if it has none,".into(),
         }
     }
 
