@@ -6,6 +6,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -306,6 +308,14 @@ impl Engine {
         files_below(&self.root.join("state/logs")).iter().map(|file| text(file)).collect()
     }
 
+    /// Address of the coordinator's REST and metrics, as the run wrote it down.
+    pub fn rest(&self) -> String {
+        self.eventually("run.json", || {
+            let run: serde_json::Value = serde_json::from_str(&text(&self.root.join("state/run.json"))).ok()?;
+            Some(run["rest"].as_str()?.strip_prefix("http://")?.to_owned())
+        })
+    }
+
     pub fn log_end(&self) -> String {
         let mut ends = String::new();
         for file in std::iter::once(self.log.clone()).chain(files_below(&self.root.join("state/logs"))) {
@@ -398,6 +408,18 @@ impl Drop for Engine {
             eprintln!("{}", self.log_end());
         }
     }
+}
+
+/// Body of the answer to a GET request, if it is a good one.
+pub fn http_get(address: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
 }
 
 fn text(file: &Path) -> String {

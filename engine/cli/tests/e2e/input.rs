@@ -11,9 +11,10 @@ const COPY: &str = "INSERT INTO sink SELECT n FROM numbers;";
 /// Runs a job that cannot work; its output has to name all of `expected`, and there is no output afterwards.
 fn refused(job: &Job, expected: &[&str]) {
     let place = Place::new();
-    let log = place.job(job).argument("--fresh").fail(expected);
-    assert!(log.lines().count() < 40, "one error, not a flood:\n{log}");
-    assert!(files_below(&place.path("out")).is_empty(), "output of a job that never ran");
+    let log = place.job(job).fail(expected);
+    assert_eq!(log.lines().count(), 1, "one error:\n{log}");
+    assert!(!place.path("out").exists(), "output of a job that never ran");
+    assert!(!place.path("state").exists(), "a data directory of a job that never ran");
 }
 
 fn sql(text: &str) -> Job {
@@ -59,20 +60,24 @@ fn a_wrong_value_of_an_option_names_it() {
 }
 
 #[test]
-fn a_missing_input_file_names_its_path() {
+fn a_missing_input_file_names_its_path_and_is_not_tried_again() {
+    let place = Place::new();
     let source =
         "CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'not/there', 'format' = 'json');\n";
-    refused(&sql(&format!("{source}{SINK}{COPY}")), &["not/there"]);
+    let job = sql(&format!("{source}{SINK}{COPY}")).checkpoint("interval: 100ms");
+    let log = place.job(&job).fail(&["not/there"]);
+    assert!(!log.contains("(restart "), "{log}");
+    assert!(files_below(&place.path("out")).is_empty(), "output of a job without input");
 }
 
 #[test]
-fn an_output_directory_that_cannot_be_written_names_its_path() {
+fn an_output_directory_that_cannot_be_written_names_its_path_and_is_not_tried_again() {
     let place = Place::new();
     // A file stands where the directory should be: not even root can write below it.
     fs::write(place.path("blocked"), "in the way").unwrap();
     let sink = SINK.replace("'out'", "'blocked/out'");
-    let job = sql(&format!("{SOURCE}{sink}{COPY}")).spec("restartStrategy", "{ none: {} }");
-    place.job(&job).fail(&["blocked/out"]);
+    let log = place.job(&sql(&format!("{SOURCE}{sink}{COPY}")).checkpoint("interval: 100ms")).fail(&["blocked/out"]);
+    assert!(!log.contains("(restart "), "{log}");
     assert_eq!(fs::read_to_string(place.path("blocked")).unwrap(), "in the way");
 }
 

@@ -15,4 +15,5 @@ mod harness;
 mod input;
 mod minio;
 mod nexmark;
+mod observing;
 mod storage;

@@ -1,11 +1,10 @@
 //! A MinIO server on loopback, built once by `e2e/parts/minio.sh`.
 
-use crate::harness::{Job, Launch, eventually, tree};
+use crate::harness::{Job, Launch, eventually, http_get, tree};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -132,13 +131,7 @@ impl Drop for Minio {
 }
 
 fn is_ready(port: u16) -> bool {
-    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
-    let request = "GET /minio/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let mut answer = String::new();
-    stream.write_all(request.as_bytes()).is_ok()
-        && stream.read_to_string(&mut answer).is_ok()
-        && answer.starts_with("HTTP/1.1 200")
+    http_get(&format!("127.0.0.1:{port}"), "/minio/health/ready").is_some()
 }
 
 /// Builds the server unless it is there; minutes the first time.
