@@ -142,3 +142,19 @@ fn r08_r10_barriers_are_sent_on_before_the_snapshot_is_cut() {
     let duration = newest["duration_ms"].as_u64().expect("a duration");
     assert!((1000..2000).contains(&duration), "{duration} ms");
 }
+
+#[test]
+fn r04_a_baseline_that_stands_still_while_state_is_written_is_much_slower() {
+    // The same half second a snapshot: in the way of the rows, or beside them.
+    let seconds = |fault: &str| {
+        let place = Place::new();
+        let job = job().env("PACED", false).env("EVENTS", 3_000_000).checkpoint("interval: 250ms, timeout: 1min");
+        let start = std::time::Instant::now();
+        let mut engine = place.job(&job).environment("STREAMJOB_FAULTS", fault).start();
+        let status = engine.await_end();
+        assert!(status.success(), "{status}\n{}", engine.log_end());
+        start.elapsed().as_secs_f64()
+    };
+    let (stops, goes_on) = (seconds("cut.before=delay:500"), seconds("upload.before=delay:500"));
+    assert!(stops > 1.5 * goes_on, "stopping the world: {stops} s, barriers: {goes_on} s");
+}
