@@ -117,6 +117,7 @@ fn prepare(expr: Expr, input: &DFSchema) -> Result<Expr> {
     let context = SimplifyContext::builder().with_schema(Arc::new(input.clone())).build();
     let expr = ExprSimplifier::new(context).simplify(expr)?;
     let expr = expr.transform_up(|expr| Ok(without_alias(expr)))?.data;
+    let expr = balance(expr, input)?;
     let expr = expr.transform_up(|expr| guard(expr, input))?.data;
     Ok(expr.transform_up(|expr| plain_choice(expr, input))?.data)
 }
@@ -190,6 +191,55 @@ fn day_time(expr: &Expr) -> Option<arrow::datatypes::IntervalMonthDayNano> {
     match expr {
         Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) if interval.months == 0 => Some(*interval),
         _ => None,
+    }
+}
+
+/// Long chains of AND or OR become trees of little depth: operators evaluate them on stacks of usual size. The order of the
+/// operands stays, and with it what is evaluated first.
+fn balance(expr: Expr, input: &DFSchema) -> Result<Expr> {
+    const SHORT: usize = 8;
+    let balanced = expr.transform_down(|expr| {
+        let Expr::BinaryExpr(BinaryExpr { op: op @ (Operator::And | Operator::Or), .. }) = &expr else {
+            return Ok(Transformed::no(expr));
+        };
+        let op = *op;
+        let operands = chain(&expr, op);
+        if operands.len() <= SHORT {
+            return Ok(Transformed::no(expr));
+        }
+        for operand in &operands {
+            // `guard` needs the chain as it is written.
+            if may_fail(operand, input)? {
+                return Ok(Transformed::no(expr));
+            }
+        }
+        let operands =
+            operands.into_iter().map(|operand| balance(operand.clone(), input)).collect::<Result<Vec<_>>>()?;
+        Ok(Transformed::new(tree(&operands, op), true, TreeNodeRecursion::Jump))
+    })?;
+    Ok(balanced.data)
+}
+
+/// The operands of a chain of one operator, in order.
+fn chain(expr: &Expr, op: Operator) -> Vec<&Expr> {
+    let mut operands = Vec::new();
+    let mut open = vec![expr];
+    while let Some(next) = open.pop() {
+        match next {
+            Expr::BinaryExpr(binary) if binary.op == op => open.extend([binary.right.as_ref(), binary.left.as_ref()]),
+            operand => operands.push(operand),
+        }
+    }
+    operands
+}
+
+fn tree(operands: &[Expr], op: Operator) -> Expr {
+    match operands {
+        [only] => only.clone(),
+        several => {
+            let (left, right) = several.split_at(several.len() / 2);
+            datafusion_expr::binary_expr(tree(left, op), op, tree(right, op))
+        }
     }
 }
 

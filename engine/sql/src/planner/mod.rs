@@ -32,6 +32,24 @@ use streamjob_dataflow::graph::{Factory, Guarantee, JobGraph, Node};
 /// The first thing in the text that is wrong or not supported, with its line and column; or what a connector says of a
 /// table's options.
 pub fn plan(sql: &str, parallelism: u32, connectors: &Connectors) -> Result<JobGraph, PlanError> {
+    let failed = |why: String| PlanError::Job(format!("the SQL text could not be planned: {why}"));
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("sql-planner".into()).stack_size(STACK_BYTES);
+        match thread.spawn_scoped(scope, || plan_on_this_stack(sql, parallelism, connectors)) {
+            Ok(planning) => planning.join().unwrap_or_else(|_| {
+                Err(failed(
+                    "the planner met something it does not expect; simplify the last query that was changed".into(),
+                ))
+            }),
+            Err(error) => Err(failed(format!("there is no memory for its stack: {error}"))),
+        }
+    })
+}
+
+/// Planning descends into expressions, and people generate conditions of thousands of terms.
+const STACK_BYTES: usize = 256 << 20;
+
+fn plan_on_this_stack(sql: &str, parallelism: u32, connectors: &Connectors) -> Result<JobGraph, PlanError> {
     let statements = script::parse(sql)?;
     let mut planner = Planner::new(parallelism, connectors);
     let mut last = Position::START;

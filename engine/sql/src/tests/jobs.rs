@@ -89,6 +89,18 @@ fn expressions_have_flinks_types_and_values() {
         ("v INT", "SELECT TRY_CAST(s AS INT) FROM t", ["-", "-", "-", "-"]),
         ("v INT", "SELECT -b FROM t", ["-10", "0", "7", "-"]),
         ("v INT", "SELECT ABS(b) FROM t", ["10", "0", "7", "-"]),
+        ("v STRING", "SELECT CASE b WHEN 10 THEN 'ten' WHEN 0 THEN 'zero' END FROM t", ["ten", "zero", "-", "-"]),
+        ("v BOOLEAN", "SELECT a NOT IN (1, 2) FROM t", ["false", "false", "-", "true"]),
+        ("v BOOLEAN", "SELECT s IS DISTINCT FROM 'x' FROM t", ["false", "true", "true", "true"]),
+        ("v BOOLEAN", "SELECT (b > 0) IS NOT TRUE FROM t", ["false", "true", "true", "true"]),
+        ("v DATE", "SELECT CAST(ts AS DATE) FROM t", ["1970-01-01", "1970-01-01", "1970-01-01", "1970-01-01"]),
+        ("v BOOLEAN", "SELECT ts < DATE '1970-01-02' FROM t", ["true", "true", "true", "true"]),
+        ("v TIMESTAMP(3)", "SELECT TO_TIMESTAMP('2020-02-30 00:00:00') FROM t", ["-", "-", "-", "-"]),
+        ("v BIGINT", "WITH x AS (SELECT a + 1 AS y FROM t) SELECT y FROM x", ["2", "3", "-", "5"]),
+        ("v BIGINT", "SELECT u.`a b` FROM (SELECT a AS `a b` FROM t) AS u", ["1", "2", "-", "4"]),
+        ("v DOUBLE", "SELECT FLOOR(CAST(b AS DOUBLE) / 4) FROM t", ["2.0", "0.0", "-2.0", "-"]),
+        ("v STRING", "SELECT CONCAT_WS('-', s, CAST(b AS STRING)) FROM t", ["x-10", "0", "Öl--7", ""]),
+        ("v INT", "SELECT 2147483647 + b FROM t", ["-2147483639", "2147483647", "2147483640", "-"]),
     ];
     for (column, select, expected) in cases {
         let expected: Vec<String> = expected.iter().map(|value| format!("+I {value}")).collect();
@@ -338,4 +350,10 @@ fn an_assigner_without_timeout_wants_no_timer() {
     let sql =
         format!("{TABLES} CREATE TABLE out (a BIGINT) WITH ('connector' = 'memory'); INSERT INTO out SELECT a FROM t");
     assert_eq!(operator(&memory(), &sql, "watermark:t").next_processing_time(), None);
+}
+
+#[test]
+fn conditions_of_a_thousand_terms_are_planned_and_evaluated() {
+    let terms: Vec<String> = (0..1000).map(|n| format!("(a = {n} AND b = {})", n * 10)).collect();
+    assert_eq!(query("v BIGINT", &format!("SELECT a FROM t WHERE {}", terms.join(" OR "))), ["+I 1"]);
 }
