@@ -7,11 +7,13 @@ use crate::storage::{Storage, checkpoint_of, describe, referenced_files};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use streamjob_api::config::StorageConfig;
 use streamjob_protocol::coordinator::{Action, AppendOutcome, Coordinator, Event, StoreError};
 use streamjob_protocol::journal::JournalState;
 use streamjob_protocol::manifest::CheckpointManifest;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 pub(super) struct Effects {
     pub storage: Storage,
@@ -20,6 +22,8 @@ pub(super) struct Effects {
     pub imported: BTreeSet<String>,
     /// What the job's directory held before this coordinator claimed the job; emptied by the sweep.
     pub listing: Arc<Mutex<Option<Vec<String>>>>,
+    /// Deletions under way: a coordinator that exits waits for them, or they would stay undone until the next start.
+    pub deletions: Mutex<JoinSet<()>>,
 }
 
 impl Effects {
@@ -59,7 +63,7 @@ impl Effects {
                 Event::JournalAppended { seq, outcome }
             }),
             Action::TrimJournal { before } => {
-                tokio::spawn(async move { storage.trim_journal(before).await });
+                self.deletions.lock().spawn(async move { storage.trim_journal(before).await });
             }
             Action::LoadManifest { checkpoint, expected_checksum } => self.spawn(async move {
                 // The files are checked by the tasks that read them.
@@ -74,12 +78,26 @@ impl Effects {
                 };
                 Event::ManifestWritten { checkpoint, result }
             }),
-            Action::DeleteCheckpoint { checkpoint, files } => self.spawn(async move {
-                let result = storage.delete_checkpoint(checkpoint, &files).await;
-                Event::CheckpointDeleted { checkpoint, result }
-            }),
+            Action::DeleteCheckpoint { checkpoint, files } => {
+                let inbox = self.inbox.clone();
+                let mut deletions = self.deletions.lock();
+                while deletions.try_join_next().is_some() {}
+                deletions.spawn(async move {
+                    let result = storage.delete_checkpoint(checkpoint, &files).await;
+                    let _ = inbox.send(Input::Event(Event::CheckpointDeleted { checkpoint, result })).await;
+                });
+            }
             // Messages to workers, reports and the exit are carried out by the loop itself.
             other => tracing::error!(?other, "an action that has no effect on storage"),
+        }
+    }
+
+    /// Waits for deletions under way, for a while.
+    pub async fn finish_deletions(&self, limit: Duration) {
+        let mut deletions = std::mem::take(&mut *self.deletions.lock());
+        let all = async { while deletions.join_next().await.is_some() {} };
+        if tokio::time::timeout(limit, all).await.is_err() {
+            tracing::warn!("files of discarded checkpoints stay until the next start sweeps them");
         }
     }
 

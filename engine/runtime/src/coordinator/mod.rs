@@ -30,6 +30,8 @@ pub use status::{CheckpointStatus, JobStatus, OperatorStatus, WorkerStatus};
 const INBOX: usize = 4096;
 /// Journal entries before they are replaced by one.
 const JOURNAL_ENTRIES: usize = 64;
+/// How long an exit waits for deletions under way.
+const DELETIONS: Duration = Duration::from_secs(10);
 /// How long workers get to hear that the job is over.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -97,7 +99,8 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
 
     let metrics = CoordinatorMetrics::new(&options.config.name);
     let mut workers = Workers::new(options.graph.plan.clone());
-    let effects = Effects { storage, inbox: inbox.clone(), imported, listing: Default::default() };
+    let effects =
+        Effects { storage, inbox: inbox.clone(), imported, listing: Default::default(), deletions: Default::default() };
     let origin = Instant::now();
     let mut pending: Vec<Event> = vec![Event::Tick];
     loop {
@@ -108,6 +111,7 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
                     Action::Exit(reason) => {
                         tracing::info!(?reason, "coordinator exits");
                         workers.shutdown(&status::exit_text(&reason));
+                        effects.finish_deletions(DELETIONS).await;
                         tokio::time::sleep(FAREWELL).await;
                         return Ok(reason);
                     }
