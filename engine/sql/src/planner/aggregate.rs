@@ -13,10 +13,10 @@ use crate::operators::{
 };
 use crate::position::from_datafusion;
 use crate::program::input_column;
-use arrow::datatypes::{Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::logical_plan::Aggregate;
-use datafusion_expr::{Expr, ExprSchemable, LogicalPlan};
+use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, lit};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use streamjob_dataflow::graph::{Exchange, Factory};
@@ -170,6 +170,10 @@ impl Planner<'_> {
             None => None,
             Some(window) => Some(column(&window.time, &mut outputs)?),
         };
+        if outputs.is_empty() {
+            // Counting rows reads no column, but batches without columns are not for every reader.
+            outputs.push((lit(true), Arc::new(Field::new("row", DataType::Boolean, false))));
+        }
         let nodes = self.calc(relation, outputs, naming)?;
         Ok(Columns { nodes, keys: (0..grouping.keys.len()).collect(), calls, time })
     }
