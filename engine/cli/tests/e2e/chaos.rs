@@ -45,7 +45,7 @@ fn job(seed: u64) -> Job {
         .env("EVENTS", EVENTS)
         .env("RATE", RATE)
         .parallelism(2)
-        .checkpoint(&format!("interval: 150ms, incremental: {}", seed % 2 == 0))
+        .checkpoint(&format!("interval: 150ms, incremental: {}", seed.is_multiple_of(2)))
         .restarting()
 }
 
