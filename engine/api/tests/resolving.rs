@@ -1,6 +1,6 @@
 //! Defaults, the values that reach the engine, and what depends on the environment.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use streamjob_api::config::{
     CheckpointConfig, CheckpointMode, FailoverStrategy, HeartbeatConfig, JobConfig, RestartStrategy, Retention,

@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn answers() {
-        let table: [(&[u8], Option<(u16, &[u8])>); 5] = [
+        type Answer = Option<(u16, &'static [u8])>;
+        let table: [(&[u8], Answer); 5] = [
             (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", Some((200, b"{}"))),
             (b"HTTP/1.1 202 Accepted\r\n\r\n", Some((202, b""))),
             (b"HTTP/1.1 200 OK\r\n", None),
