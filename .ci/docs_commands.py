@@ -33,7 +33,7 @@ def commands(page):
                 found.append(line[2:].replace("target/debug/", f"{TARGET}/debug/"))
                 continued = line.endswith("\\")
             elif continued:
-                found[-1] += "\n" + line
+                found[-1] += "\n" + line.replace("target/debug/", f"{TARGET}/debug/")
                 continued = line.endswith("\\")
     return found, skipped
 

@@ -3,10 +3,12 @@
 //! `CHAOS_SEED=7` runs one seed again; the same seed chooses the same victims and pauses.
 
 use crate::expected;
-use crate::harness::{Engine, Job, PATIENCE, Place, Random, Role};
+use crate::harness::{Engine, Job, Launch, PATIENCE, Place, Random, Role};
+use crate::minio::Minio;
 use std::time::{Duration, Instant};
 
 const SEEDS: [u64; 3] = [11, 12, 13];
+const SEEDS_ON_MINIO: [u64; 1] = [14];
 const KILLS: u32 = 12;
 const EVENTS: u64 = 400_000;
 const RATE: u64 = 20_000;
@@ -30,30 +32,58 @@ fn victim(random: &mut Random) -> Victim {
 
 #[test]
 fn r01_r16_random_kills_change_nothing_in_the_results() {
-    let seeds = match std::env::var("CHAOS_SEED") {
-        Ok(seed) => vec![seed.parse().expect("CHAOS_SEED is a number")],
-        Err(_) => SEEDS.to_vec(),
-    };
-    for seed in seeds {
-        run(seed);
+    for seed in seeds(&SEEDS) {
+        run(&Scene { seed, minio: None });
     }
 }
 
-/// Every other seed writes whole snapshots, the others changed keys only.
-fn job(seed: u64) -> Job {
-    Job::file("e2e/jobs/accounts.yaml")
-        .env("EVENTS", EVENTS)
-        .env("RATE", RATE)
-        .parallelism(2)
-        .checkpoint(&format!("interval: 150ms, incremental: {}", seed.is_multiple_of(2)))
-        .restarting()
+#[test]
+fn r70_random_kills_change_nothing_with_checkpoints_on_minio() {
+    for seed in seeds(&SEEDS_ON_MINIO) {
+        run(&Scene { seed, minio: Some(Minio::start()) });
+    }
 }
 
-fn run(seed: u64) {
+fn seeds(usual: &[u64]) -> Vec<u64> {
+    match std::env::var("CHAOS_SEED") {
+        Ok(seed) => vec![seed.parse().expect("CHAOS_SEED is a number")],
+        Err(_) => usual.to_vec(),
+    }
+}
+
+struct Scene {
+    seed: u64,
+    minio: Option<Minio>,
+}
+
+impl Scene {
+    /// Every other seed writes whole snapshots, the others changed keys only.
+    fn launch(&self, place: &Place) -> Launch {
+        let job = Job::file("e2e/jobs/accounts.yaml")
+            .env("EVENTS", EVENTS)
+            .env("RATE", RATE)
+            .parallelism(2)
+            .checkpoint(&format!("interval: 150ms, incremental: {}", self.seed.is_multiple_of(2)))
+            .restarting();
+        match &self.minio {
+            Some(minio) => minio.credentials(place.job(&minio.storage(job))),
+            None => place.job(&job),
+        }
+    }
+
+    /// Without their supervisor the others end by themselves; then a new run resumes.
+    fn again(&self, place: &Place, mut ended: Engine) -> Engine {
+        ended.await_end();
+        self.launch(place).start()
+    }
+}
+
+fn run(scene: &Scene) {
+    let seed = scene.seed;
     println!("CHAOS_SEED={seed}");
     let mut random = Random::new(seed);
     let place = Place::new();
-    let mut engine = place.job(&job(seed)).start();
+    let mut engine = scene.launch(&place).start();
     let deadline = Instant::now() + 2 * PATIENCE;
     let mut kills = 0;
     while kills < KILLS {
@@ -74,11 +104,11 @@ fn run(seed: u64) {
             Victim::Worker | Victim::Coordinator => engine.kill(target),
             Victim::Supervisor => {
                 engine.kill(target);
-                engine = again(&place, engine, seed);
+                engine = scene.again(&place, engine);
             }
             Victim::All => {
                 engine.kill_all();
-                engine = again(&place, engine, seed);
+                engine = scene.again(&place, engine);
             }
         }
         kills += 1;
@@ -86,10 +116,4 @@ fn run(seed: u64) {
     engine.succeed();
     expected::nexmark("accounts", EVENTS, RATE, &place.path(".streamjob/output/accounts"), &[]);
     expected::nexmark("quickstart", EVENTS, RATE, &place.path(".streamjob/output/channels"), &[]);
-}
-
-/// Without their supervisor the others end by themselves; then a new run resumes.
-fn again(place: &Place, mut ended: Engine, seed: u64) -> Engine {
-    ended.await_end();
-    place.job(&job(seed)).start()
 }
