@@ -5,7 +5,7 @@
 
 use crate::error::RuntimeError;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use std::future::Future;
@@ -319,7 +319,7 @@ impl Storage {
         }
     }
 
-    /// Loads a manifest, checks it, and checks that every file it refers to is there with the right size.
+    /// Loads a manifest and checks it. The files it refers to are checked by whoever reads them.
     pub async fn load_manifest(
         &self,
         checkpoint: u64,
@@ -343,14 +343,6 @@ impl Storage {
             )));
         }
         Ok(manifest)
-    }
-
-    /// Reads every file of a checkpoint and checks it; returns what is damaged.
-    pub async fn verify(&self, manifest: &CheckpointManifest) -> Result<(), StoreError> {
-        let checks = futures::stream::iter(referenced_files(manifest).cloned().collect::<Vec<_>>())
-            .map(|file| async move { self.get_verified(&file).await.map(|_| ()) })
-            .buffer_unordered(8);
-        checks.try_collect::<Vec<()>>().await.map(|_| ())
     }
 
     /// Manifest first, so that no manifest ever refers to what is gone.

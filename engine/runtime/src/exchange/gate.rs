@@ -166,12 +166,6 @@ impl Gate {
         self.state.lock().channels[channel].blocked = blocked;
     }
 
-    /// Whether data is waiting: if not, whoever buffers should send at once.
-    pub fn has_data(&self) -> bool {
-        let state = self.state.lock();
-        state.channels.iter().any(|channel| !channel.blocked && !channel.queue.is_empty())
-    }
-
     /// A mail if there is one; does not wait.
     pub fn try_mail(&self) -> Result<Option<Mail>, TaskError> {
         if self.is_cancelled() {
