@@ -16,11 +16,33 @@ pub struct JobConfig {
     pub storage: StorageConfig,
     pub restart: RestartStrategy,
     pub failover: FailoverStrategy,
-    /// Directory or `_metadata` path of the checkpoint to start from when the job has none of its own.
-    pub restore_from: Option<String>,
+    /// What to start from when the job has no checkpoint of its own.
+    pub restore_from: Option<RestoreConfig>,
+    /// State of operators that the job no longer has is dropped instead of being an error.
+    pub allow_non_restored_state: bool,
+    /// Where savepoints go when a request does not say: a directory or `s3://bucket/prefix`.
+    pub savepoint_dir: Option<String>,
     /// Subtasks of one vertex that a worker process takes.
     pub slots_per_worker: u32,
     pub heartbeat: HeartbeatConfig,
+}
+
+/// A checkpoint or savepoint that the job starts from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreConfig {
+    /// Directory or `_metadata` path, on a file system or as `s3://bucket/...`.
+    pub path: String,
+    /// The job owns it from now on and deletes it once its own checkpoints replace it; otherwise it is never touched.
+    pub claim: bool,
+}
+
+/// Of the bodies of state files; readers see from the file what it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Compression {
+    #[default]
+    None,
+    Lz4,
+    Zstd,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +75,7 @@ pub struct CheckpointConfig {
     pub retained: u32,
     /// Write changed keys only.
     pub incremental: bool,
+    pub compression: Compression,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,8 +3,8 @@
 
 use crate::check::check;
 use crate::config::{
-    self, CheckpointConfig, FailoverStrategy, HeartbeatConfig, JobConfig, RestartStrategy as RestartConfig,
-    StorageConfig,
+    self, CheckpointConfig, Compression, FailoverStrategy, HeartbeatConfig, JobConfig,
+    RestartStrategy as RestartConfig, RestoreConfig, StorageConfig,
 };
 use crate::document::Node;
 use crate::error::ApiError;
@@ -244,6 +244,8 @@ pub fn resolve(
             Failover::Full => FailoverStrategy::Full,
         },
         restore_from: resolve_restore(spec)?,
+        allow_non_restored_state: false,
+        savepoint_dir: None,
         slots_per_worker: count(spec.workers.as_ref().map_or(1, |workers| workers.slots)),
         heartbeat: HeartbeatConfig { interval_ms: heartbeat.interval.millis(), timeout_ms: heartbeat.timeout.millis() },
     })
@@ -326,6 +328,7 @@ fn resolve_checkpoint(checkpoint: &Checkpoint) -> CheckpointConfig {
         },
         retained: count(checkpoint.retained),
         incremental: checkpoint.incremental,
+        compression: Compression::None,
     }
 }
 
@@ -370,7 +373,7 @@ fn resolve_restart(strategy: Option<&RestartStrategy>, checkpointing: bool) -> R
     strategy.exponential_delay.as_ref().map_or(RestartConfig::None, exponential)
 }
 
-fn resolve_restore(spec: &StreamJobSpec) -> Result<Option<String>, ApiError> {
+fn resolve_restore(spec: &StreamJobSpec) -> Result<Option<RestoreConfig>, ApiError> {
     let Some(from) = &spec.restore_from else { return Ok(None) };
     let only_there = |name: &str, what: &str| {
         field(format!("spec.restoreFrom.{name}"), format!("{what} exists on Kubernetes only"), "use path")
@@ -381,5 +384,5 @@ fn resolve_restore(spec: &StreamJobSpec) -> Result<Option<String>, ApiError> {
     if from.latest_retained.is_some() {
         return Err(only_there("latestRetained", "a register of other jobs"));
     }
-    Ok(from.path.clone())
+    Ok(from.path.clone().map(|path| RestoreConfig { path, claim: false }))
 }

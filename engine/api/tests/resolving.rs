@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use streamjob_api::config::{
-    CheckpointConfig, CheckpointMode, FailoverStrategy, HeartbeatConfig, JobConfig, RestartStrategy, Retention,
-    StorageConfig,
+    CheckpointConfig, CheckpointMode, Compression, FailoverStrategy, HeartbeatConfig, JobConfig, RestartStrategy,
+    RestoreConfig, Retention, StorageConfig,
 };
 use streamjob_api::{ignored_locally, parse, resolve};
 
@@ -46,11 +46,14 @@ fn r19_r34_defaults_of_an_empty_job() {
             retention: Retention::None,
             retained: 1,
             incremental: false,
+            compression: Compression::None,
         },
         storage: StorageConfig::Directory { path: "data/storage".into() },
         restart: RestartStrategy::None,
         failover: FailoverStrategy::Region,
         restore_from: None,
+        allow_non_restored_state: false,
+        savepoint_dir: None,
         slots_per_worker: 1,
         heartbeat: HeartbeatConfig { interval_ms: 1_000, timeout_ms: 10_000 },
     };
@@ -121,6 +124,7 @@ restoreFrom: {path: old/chk-7}",
             retention: Retention::RetainOnCancellation,
             retained: 5,
             incremental: true,
+            compression: Compression::None,
         },
         storage: StorageConfig::S3 {
             bucket: "states".into(),
@@ -137,7 +141,9 @@ restoreFrom: {path: old/chk-7}",
             attempts_before_reset: 7,
         },
         failover: FailoverStrategy::Full,
-        restore_from: Some("old/chk-7".into()),
+        restore_from: Some(RestoreConfig { path: "old/chk-7".into(), claim: false }),
+        allow_non_restored_state: false,
+        savepoint_dir: None,
         slots_per_worker: 2,
         heartbeat: HeartbeatConfig { interval_ms: 200, timeout_ms: 2_000 },
     };

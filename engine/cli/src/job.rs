@@ -27,7 +27,10 @@ impl JobFile {
         let environment = |name: &str| std::env::var(name).ok();
         let mut config = streamjob_api::resolve(&self.job, &directory, &environment)
             .map_err(|source| CliError::Job { path: self.path.clone(), source })?;
-        config.restore_from = config.restore_from.map(|path| absolute(&path));
+        if let Some(from) = &mut config.restore_from {
+            from.path = absolute(&from.path);
+        }
+        config.savepoint_dir = config.savepoint_dir.map(|path| absolute(&path));
         Ok(config)
     }
 

@@ -139,7 +139,7 @@ async fn stored_max_parallelism(
             return Ok(Some(manifest.max_parallelism));
         }
     }
-    let Some(path) = &config.restore_from else { return Ok(None) };
+    let Some(path) = config.restore_from.as_ref().map(|from| &from.path) else { return Ok(None) };
     if journal.highest_checkpoint > 0 {
         return Ok(None);
     }

@@ -3,7 +3,9 @@
 use crate::job::Job;
 use crate::shared::Dice;
 use std::rc::Rc;
-use streamjob_api::config::{CheckpointConfig, CheckpointMode, FailoverStrategy, RestartStrategy, Retention};
+use streamjob_api::config::{
+    CheckpointConfig, CheckpointMode, Compression, FailoverStrategy, RestartStrategy, Retention,
+};
 use streamjob_protocol::ids::Millis;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +71,7 @@ impl Schedule {
                 .unwrap_or(Retention::None),
             retained: dice.between(1, 3) as u32,
             incremental: !dice.once_in(4),
+            compression: Compression::None,
         };
         let restart = if dice.once_in(3) {
             RestartStrategy::ExponentialDelay {

@@ -149,7 +149,7 @@ pub(super) async fn external_restore(
     options: &CoordinatorOptions,
     own: &Storage,
 ) -> Result<Option<CheckpointManifest>, RuntimeError> {
-    let Some(path) = &options.config.restore_from else { return Ok(None) };
+    let Some(path) = options.config.restore_from.as_ref().map(|from| &from.path) else { return Ok(None) };
     let failed = |reason: String| RuntimeError::Restore { what: path.clone(), reason };
     let journal = own.read_journal().await.map_err(|error| failed(format!("{error:?}")))?;
     if !JournalState::fold(journal.iter().map(|(_, entry)| entry)).checkpoints.is_empty() {

@@ -52,6 +52,7 @@ pub fn config(plan: JobPlan) -> CoordinatorConfig {
             retention: Retention::RetainOnCancellation,
             retained: 1,
             incremental: true,
+            compression: Compression::None,
         },
         restart: RestartStrategy::FixedDelay { attempts: 3, delay_ms: 100 },
         failover: FailoverStrategy::Region,
