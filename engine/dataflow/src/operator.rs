@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use streamjob_protocol::manifest::KeyGroupRange;
-use streamjob_state::{KeyedRows, StateCut};
+use streamjob_state::{Cut, KeyedRows, StateCut};
 
 /// Who an operator instance is.
 #[derive(Debug, Clone)]
@@ -115,8 +115,8 @@ pub trait Operator: Send {
         Ok(())
     }
 
-    /// Cut the state of this moment. No I/O; O(changed). `full` asks for whole tables instead of changes.
-    fn snapshot(&mut self, _checkpoint: u64, _full: bool) -> Result<StateCut, TaskError> {
+    /// Cut the state of this moment. No I/O; O(changed) for changes. An operator may answer changes with whole tables.
+    fn snapshot(&mut self, _checkpoint: u64, _cut: Cut) -> Result<StateCut, TaskError> {
         Ok(StateCut::default())
     }
 

@@ -12,7 +12,8 @@ use streamjob_sql::operators::{
     AggregateCall, AggregateFunction, AggregateInput, GroupAggregate, GroupAggregateSpec, LocalAggregate,
     LocalAggregateSpec, WindowAggregate, WindowAggregateSpec, WindowSpec, WindowTime,
 };
-use streamjob_state::snapshot;
+use streamjob_state::Cut;
+use streamjob_state::snapshot::{self, Compression};
 
 const ROWS: usize = 4096;
 const BATCHES: usize = 1000;
@@ -139,19 +140,19 @@ fn checkpoint(
         start = cpu_seconds()?;
         Ok(())
     };
-    let base = operator.snapshot(1, false)?.keyed.remove(0);
+    let base = operator.snapshot(1, Cut::Changes)?.keyed.remove(0);
     lap(&format!("cut {} keys", base.rows.num_rows()))?;
-    let base = bytes::Bytes::from(snapshot::encode(&base, ALL)?);
+    let base = bytes::Bytes::from(snapshot::encode(&base, ALL, Compression::None)?);
     lap(&format!("encoded {} bytes", base.len()))?;
     for batch in &batches[..100] {
         operator.process(0, Batch::inserts(batch.clone()), &mut Sink::default())?;
     }
     lap("100 more batches")?;
-    let delta = operator.snapshot(2, false)?.keyed.remove(0);
+    let delta = operator.snapshot(2, Cut::Changes)?.keyed.remove(0);
     lap(&format!("cut {} changed keys", delta.rows.num_rows()))?;
-    let delta = bytes::Bytes::from(snapshot::encode(&delta, ALL)?);
+    let delta = bytes::Bytes::from(snapshot::encode(&delta, ALL, Compression::None)?);
     lap("encoded them")?;
-    snapshot::compact(&[base.clone(), delta.clone()])?;
+    snapshot::compact(&[base.clone(), delta.clone()], Compression::None)?;
     lap("compacted both files")?;
     let mut restore = OperatorRestore::default();
     let mut rows = snapshot::decode(base.clone(), ALL)?;

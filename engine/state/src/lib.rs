@@ -18,6 +18,17 @@ pub use key_index::KeyIndex;
 use arrow::array::{BooleanArray, RecordBatch};
 use streamjob_protocol::manifest::ListStateHandle;
 
+/// How much of its tables an operator hands over at a barrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Rows that changed since the last cut of this kind or a whole one.
+    Changes,
+    /// Whole tables, which later changes are relative to.
+    Whole,
+    /// Whole tables for a place of their own, such as a savepoint: the next changes are relative to the cut before it.
+    Copy,
+}
+
 /// Changed rows of one keyed table, cut synchronously at a barrier. Cheap to make: O(changed rows).
 #[derive(Debug, Clone)]
 pub struct KeyedDelta {

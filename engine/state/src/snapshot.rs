@@ -25,6 +25,17 @@ pub const DELETED_COLUMN: &str = "__deleted";
 /// Rows of one record batch in a file: readers skip batches without a row they need.
 const ROWS_PER_BATCH: usize = 64 << 10;
 
+/// How the rows of a file are packed: Arrow IPC's own compression of bodies, which readers undo by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    #[default]
+    None,
+    /// LZ4 frames: little time, some space.
+    Lz4,
+    /// Zstandard at its default level: more time, less space.
+    Zstd,
+}
+
 /// xxh3-64 of the bytes, as manifests store it.
 pub fn checksum(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
@@ -47,7 +58,7 @@ pub fn schema_text(delta: &KeyedDelta) -> String {
 }
 
 /// Writes the rows of a delta. Fails if a row's key group lies outside `range`: it would be lost on restore.
-pub fn encode(delta: &KeyedDelta, range: KeyGroupRange) -> Result<Vec<u8>, StateError> {
+pub fn encode(delta: &KeyedDelta, range: KeyGroupRange, compression: Compression) -> Result<Vec<u8>, StateError> {
     let rows = delta.rows.num_rows();
     let problem = |message: String| StateError::Encode { table: delta.name.clone(), message };
     if delta.key_groups.len() != rows || delta.deleted.as_ref().is_some_and(|deleted| deleted.len() != rows) {
@@ -63,7 +74,7 @@ pub fn encode(delta: &KeyedDelta, range: KeyGroupRange) -> Result<Vec<u8>, State
     let header = Header { table: delta.name.clone(), key_columns: delta.key_columns, full: delta.full, index };
     let order = UInt32Array::from(order);
     let schema = file::schema(&delta.rows.schema(), &header)?;
-    file::write(schema, rows, |chunk: Range<usize>| {
+    file::write(schema, rows, compression, |chunk: Range<usize>| {
         let order = order.slice(chunk.start, chunk.len());
         let values = take_record_batch(&delta.rows, &order)?;
         let groups = order.values().iter().map(|&row| delta.key_groups[row as usize]);
@@ -114,15 +125,15 @@ pub fn decode(bytes: Bytes, range: KeyGroupRange) -> Result<Vec<KeyedRows>, Stat
 }
 
 /// Merges a base and its deltas, in this order, into one base: the last row of every key stays, removed keys vanish.
-pub fn compact(files: &[Bytes]) -> Result<Vec<u8>, StateError> {
+pub fn compact(files: &[Bytes], compression: Compression) -> Result<Vec<u8>, StateError> {
     let all = KeyGroupRange { first: 0, last: u16::MAX };
     let files: Vec<(Bytes, KeyGroupRange)> = files.iter().map(|file| (file.clone(), all)).collect();
-    compact_ranges(&files)
+    compact_ranges(&files, compression)
 }
 
 /// Like [`compact`], taking from each file only the key groups it is named for. Chains that come from several subtasks of
 /// an earlier parallelism need this: a file may hold groups whose newer rows stand in another subtask's chain.
-pub fn compact_ranges(files: &[(Bytes, KeyGroupRange)]) -> Result<Vec<u8>, StateError> {
+pub fn compact_ranges(files: &[(Bytes, KeyGroupRange)], compression: Compression) -> Result<Vec<u8>, StateError> {
     let mut merged: Option<Merge> = None;
     for (bytes, range) in files {
         let mut file = StateFile::open(bytes.clone())?;
@@ -136,7 +147,7 @@ pub fn compact_ranges(files: &[(Bytes, KeyGroupRange)]) -> Result<Vec<u8>, State
         }
     }
     match merged {
-        Some(merge) => merge.finish(),
+        Some(merge) => merge.finish(compression),
         None => Err(StateError::Mismatch("there is no file to compact".into())),
     }
 }
@@ -192,7 +203,7 @@ impl Merge {
         Ok(())
     }
 
-    fn finish(self) -> Result<Vec<u8>, StateError> {
+    fn finish(self, compression: Compression) -> Result<Vec<u8>, StateError> {
         let mut places: Vec<(usize, usize)> = Vec::with_capacity(self.newest.len());
         let mut groups: Vec<u16> = Vec::with_capacity(self.newest.len());
         for &(batch, row) in &self.newest {
@@ -207,7 +218,7 @@ impl Merge {
         let header = Header { table: self.table, key_columns: self.key_columns, full: true, index };
         let batches: Vec<&RecordBatch> = self.batches.iter().map(|batch| &batch.rows).collect();
         let schema = file::schema(&self.schema, &header)?;
-        file::write(schema, order.len(), |chunk: Range<usize>| {
+        file::write(schema, order.len(), compression, |chunk: Range<usize>| {
             let chosen = &order[chunk];
             let indices: Vec<(usize, usize)> = chosen.iter().map(|&row| places[row as usize]).collect();
             let rows = if self.schema.fields().is_empty() || indices.is_empty() {
@@ -223,7 +234,7 @@ impl Merge {
 
 /// All rows of a table as one batch after applying files in order, for tools that show state.
 pub fn read_table(files: &[Bytes]) -> Result<RecordBatch, StateError> {
-    let base = Bytes::from(compact(files)?);
+    let base = Bytes::from(compact(files, Compression::None)?);
     let rows = decode(base.clone(), KeyGroupRange { first: 0, last: u16::MAX })?;
     let schema = match rows.first() {
         Some(first) => first.rows.schema(),

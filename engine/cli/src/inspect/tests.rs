@@ -71,7 +71,7 @@ async fn fill() -> Filled {
     let change = delta(&[("Mary", 5), ("Bob", 0), ("Alice", 4)], Some(vec![false, true, false]), false);
     let mut files = Vec::new();
     for (name, delta) in [("shared/base.arrow", base), ("shared/change.arrow", change)] {
-        let bytes = snapshot::encode(&delta, GROUPS).unwrap();
+        let bytes = snapshot::encode(&delta, GROUPS, snapshot::Compression::None).unwrap();
         files.push(storage.put(name, bytes.into()).await.unwrap());
     }
     let claimed = JournalEntry::Claimed { revision: 3, claimant: "c".into(), at: 0 };

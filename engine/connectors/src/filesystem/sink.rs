@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use streamjob_dataflow::{Batch, Collector, Operator, OperatorContext, OperatorRestore, TaskError};
 use streamjob_protocol::manifest::{ListStateHandle, Redistribution};
 use streamjob_protocol::two_phase::PendingCommits;
-use streamjob_state::StateCut;
+use streamjob_state::{Cut, StateCut};
 
 const PENDING: &str = "pending-files";
 const RUN: &str = "run";
@@ -190,7 +190,7 @@ impl Operator for FileSink {
         Ok(())
     }
 
-    fn snapshot(&mut self, _checkpoint: u64, _full: bool) -> Result<StateCut, TaskError> {
+    fn snapshot(&mut self, _checkpoint: u64, _cut: Cut) -> Result<StateCut, TaskError> {
         let state = |source| ConnectorError::State { state: PENDING, source };
         let list =
             |name: &str, entries| ListStateHandle { name: name.into(), redistribution: Redistribution::Union, entries };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use streamjob_dataflow::{Batch, Operator, OperatorContext, OperatorRestore};
-use streamjob_state::StateCut;
+use streamjob_state::{Cut, StateCut};
 
 fn rows(range: std::ops::Range<i64>) -> Batch {
     let schema = schema(vec![("n", DataType::Int64)]);
@@ -28,7 +28,7 @@ fn write(sink: &mut dyn Operator, range: std::ops::Range<i64>) {
 
 fn checkpoint(sink: &mut dyn Operator, checkpoint: u64) -> StateCut {
     sink.before_barrier(checkpoint, &mut NoOutput).unwrap();
-    sink.snapshot(checkpoint, false).unwrap()
+    sink.snapshot(checkpoint, Cut::Changes).unwrap()
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -128,7 +128,7 @@ fn r63_a_kill_at_any_point_leaves_every_row_once() {
             sink.before_barrier(2, &mut NoOutput).unwrap();
         }
         if !matches!(point, BeforePreCommit | AfterPreCommitBeforeAck) {
-            let second = sink.snapshot(2, false).unwrap();
+            let second = sink.snapshot(2, Cut::Changes).unwrap();
             if point != AfterAcksBeforeJournal {
                 journaled = (2, second, 6);
             }

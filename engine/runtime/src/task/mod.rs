@@ -28,7 +28,7 @@ use streamjob_protocol::coordinator::{Barrier, DeclineReason, StoreError, TaskSt
 use streamjob_protocol::ids::{DeploymentId, TaskId};
 use streamjob_protocol::key_groups::key_group_range;
 use streamjob_protocol::manifest::{OperatorState, SubtaskStats, TaskRestore};
-use streamjob_state::{StateCut, snapshot};
+use streamjob_state::{Cut, StateCut, snapshot};
 use tokio::sync::mpsc;
 use upload::{Upload, Uploader, chains_continue};
 use watermarks::{Told, WatermarkValve};
@@ -536,12 +536,13 @@ impl Task {
             return Ok(());
         };
         let full = !self.settings.incremental || std::mem::take(&mut self.whole_next);
+        let cut = if full { Cut::Whole } else { Cut::Changes };
         let mut cuts: Vec<(String, StateCut)> = Vec::with_capacity(self.uids.len() + 1);
         if let Some(head) = &mut self.source {
             cuts.push((head.uid.clone(), head.source.snapshot(checkpoint)?));
         }
         for (index, uid) in self.uids.iter().enumerate() {
-            cuts.push((uid.clone(), self.chain.operator(index).snapshot(checkpoint, full)?));
+            cuts.push((uid.clone(), self.chain.operator(index).snapshot(checkpoint, cut)?));
         }
         if self.drained {
             self.finished_in.get_or_insert(checkpoint);

@@ -15,7 +15,8 @@ use streamjob_protocol::ids::{DeploymentId, TaskId};
 use streamjob_protocol::manifest::{
     FileRef, KeyGroupRange, KeyedStateHandle, OperatorState, SubtaskStats, TaskRestore, TaskSnapshot,
 };
-use streamjob_state::{KeyedDelta, StateCut, snapshot};
+use streamjob_state::snapshot::{self, Compression};
+use streamjob_state::{KeyedDelta, StateCut};
 use tokio::sync::mpsc;
 
 /// Files in a chain before it is merged into one.
@@ -185,7 +186,9 @@ impl Uploader {
 async fn write_delta(storage: &Storage, delta: &KeyedDelta, key_groups: KeyGroupRange) -> Result<FileRef, String> {
     faults::point("upload.before")?;
     let delta = delta.clone();
-    let bytes = blocking(move || snapshot::encode(&delta, key_groups).map_err(|error| error.to_string())).await?;
+    let bytes =
+        blocking(move || snapshot::encode(&delta, key_groups, Compression::None).map_err(|error| error.to_string()))
+            .await?;
     put(storage, bytes).await
 }
 
@@ -194,7 +197,8 @@ async fn merge(storage: &Storage, files: &[FileRef]) -> Result<FileRef, String> 
     for file in files {
         contents.push(storage.get_verified(file).await.map_err(describe)?);
     }
-    let bytes = blocking(move || snapshot::compact(&contents).map_err(|error| error.to_string())).await?;
+    let bytes =
+        blocking(move || snapshot::compact(&contents, Compression::None).map_err(|error| error.to_string())).await?;
     put(storage, bytes).await
 }
 

@@ -11,7 +11,7 @@ use streamjob_dataflow::{
     Batch, Collector, Instance, Operator, OperatorContext, OperatorRestore, Source, SourceEvent, TaskError,
 };
 use streamjob_protocol::manifest::{ListStateHandle, Redistribution};
-use streamjob_state::{KeyedDelta, StateCut, keys};
+use streamjob_state::{Cut, KeyedDelta, StateCut, keys};
 
 pub const KEYS: i64 = 7;
 
@@ -138,8 +138,9 @@ impl Operator for Sum {
         out.emit(Batch::inserts(columns(vec![("k", keys), ("delta", deltas)])))
     }
 
-    fn snapshot(&mut self, _: u64, full: bool) -> Result<StateCut, TaskError> {
-        let dirty = std::mem::take(&mut self.dirty);
+    fn snapshot(&mut self, _: u64, cut: Cut) -> Result<StateCut, TaskError> {
+        let full = cut != Cut::Changes;
+        let dirty = if cut == Cut::Copy { BTreeSet::new() } else { std::mem::take(&mut self.dirty) };
         let changed: Vec<i64> = if full { self.sums.keys().copied().collect() } else { dirty.into_iter().collect() };
         let sums = changed.iter().map(|key| self.sums[key]).collect();
         let rows = columns(vec![("k", changed), ("sum", sums)]);
@@ -272,7 +273,7 @@ impl Operator for Sink {
         Ok(())
     }
 
-    fn snapshot(&mut self, checkpoint: u64, _: bool) -> Result<StateCut, TaskError> {
+    fn snapshot(&mut self, checkpoint: u64, _: Cut) -> Result<StateCut, TaskError> {
         self.pending.insert(checkpoint, std::mem::take(&mut self.open));
         let entries = self
             .pending

@@ -4,7 +4,7 @@
 //! instead of one a row. Changes that leave the result as it was are not emitted.
 
 use crate::operators::aggregates::{AggregateCall, column};
-use crate::operators::key_table::{Cut, KeyTable};
+use crate::operators::key_table::{KeyTable, TableRows};
 use crate::operators::state_tables::{TableLayout, check_names};
 use crate::operators::{AggregateInput, state_error};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use streamjob_dataflow::{
     Batch, Collector, Operator, OperatorContext, OperatorMetrics, OperatorRestore, RowKind, TaskError,
 };
-use streamjob_state::StateCut;
+use streamjob_state::{Cut, StateCut};
 
 const TABLE: &str = "groups";
 
@@ -293,11 +293,13 @@ impl Operator for GroupAggregate {
         }
     }
 
-    fn snapshot(&mut self, _checkpoint: u64, full: bool) -> Result<StateCut, TaskError> {
-        let full = full || !self.table.is_tracked() || self.table.prefers_whole_cut();
+    fn snapshot(&mut self, _checkpoint: u64, cut: Cut) -> Result<StateCut, TaskError> {
+        let whole = cut == Cut::Changes && (!self.table.is_tracked() || self.table.prefers_whole_cut());
+        let cut = if whole { Cut::Whole } else { cut };
         let mut keyed = Vec::with_capacity(self.layouts.len());
-        for (layout, Cut { removed, present }) in self.layouts.iter().zip(self.table.cut(full)?) {
-            keyed.push(layout.delta(full, &removed, &present, self.max_parallelism)?);
+        for (layout, rows) in self.layouts.iter().zip(self.table.cut(cut)?) {
+            let TableRows { removed, present } = rows;
+            keyed.push(layout.delta(cut != Cut::Changes, &removed, &present, self.max_parallelism)?);
         }
         Ok(StateCut { keyed, lists: Vec::new() })
     }

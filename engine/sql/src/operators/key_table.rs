@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use std::sync::Arc;
 use streamjob_dataflow::TaskError;
-use streamjob_state::KeyIndex;
+use streamjob_state::{Cut, KeyIndex};
 
 pub(crate) struct KeyTable {
     pub index: KeyIndex,
@@ -20,7 +20,7 @@ pub(crate) struct KeyTable {
 
 /// Rows for a checkpoint, of the main table or of one distinct call.
 #[derive(Debug, Default)]
-pub(crate) struct Cut {
+pub(crate) struct TableRows {
     pub removed: Vec<Part>,
     pub present: Vec<Part>,
 }
@@ -155,33 +155,25 @@ impl KeyTable {
     }
 
     /// What changed since the last cut, or everything; one entry a layout.
-    pub fn cut(&mut self, full: bool) -> Result<Vec<Cut>, TaskError> {
-        let full = full || !self.changes.is_tracked();
-        let mut removed = std::mem::take(&mut self.tombstones);
-        let mut slots = self.changes.take();
-        if full {
-            removed.clear();
-            slots = self.index.live_slots().collect();
-        } else {
-            slots.retain(|&slot| self.index.is_live(slot));
-        }
-        self.changes.persisted(&slots);
+    pub fn cut(&mut self, cut: Cut) -> Result<Vec<TableRows>, TaskError> {
+        let cut = if cut == Cut::Changes && !self.changes.is_tracked() { Cut::Whole } else { cut };
+        let (removed, slots) = self.changes.cut(cut, &mut self.tombstones, &self.index);
         let mut part = self.keys(&slots)?;
         if let Some(records) = &self.records {
             let counts = slots.iter().map(|&slot| records[slot as usize]);
             part.columns.push(Arc::new(Int64Array::from_iter_values(counts)));
         }
         part.columns.extend(self.aggregates.state(&slots)?);
-        let mut cuts = vec![Cut { removed, present: vec![part] }];
+        let mut cuts = vec![TableRows { removed, present: vec![part] }];
         for (_, values) in self.aggregates.distinct_values_mut() {
-            let (removed, present) = values.cut(full, &self.index)?;
-            cuts.push(Cut { removed, present: vec![present] });
+            let (removed, present) = values.cut(cut, &self.index)?;
+            cuts.push(TableRows { removed, present: vec![present] });
         }
         Ok(cuts)
     }
 
     /// The whole table goes: tombstones of what checkpoints hold of it, one entry a layout.
-    pub fn bury(&mut self) -> Result<Vec<Cut>, TaskError> {
+    pub fn bury(&mut self) -> Result<Vec<TableRows>, TaskError> {
         let mut removed = std::mem::take(&mut self.tombstones);
         if self.changes.is_tracked() {
             let slots: Vec<u32> = self.index.live_slots().filter(|&slot| self.changes.is_persisted(slot)).collect();
@@ -189,9 +181,9 @@ impl KeyTable {
                 removed.push(self.keys(&slots)?);
             }
         }
-        let mut cuts = vec![Cut { removed, present: Vec::new() }];
+        let mut cuts = vec![TableRows { removed, present: Vec::new() }];
         for (_, values) in self.aggregates.distinct_values_mut() {
-            cuts.push(Cut { removed: values.bury(&self.index)?, present: Vec::new() });
+            cuts.push(TableRows { removed: values.bury(&self.index)?, present: Vec::new() });
         }
         Ok(cuts)
     }

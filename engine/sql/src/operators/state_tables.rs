@@ -7,7 +7,7 @@ use arrow::compute::{concat, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use streamjob_dataflow::TaskError;
 use streamjob_state::keys::key_group;
-use streamjob_state::{KeyIndex, KeyedDelta, KeyedRows};
+use streamjob_state::{Cut, KeyIndex, KeyedDelta, KeyedRows};
 
 const LISTED: u8 = 1;
 const PERSISTED: u8 = 2;
@@ -72,8 +72,24 @@ impl Changes {
         self.listed.len()
     }
 
+    /// What a cut of the table with this index consists of: rows of removed keys, and slots of keys that are there.
+    pub fn cut(&mut self, cut: Cut, tombstones: &mut Vec<Part>, index: &KeyIndex) -> (Vec<Part>, Vec<u32>) {
+        if cut == Cut::Copy {
+            return (Vec::new(), index.live_slots().collect());
+        }
+        let (mut removed, mut slots) = (std::mem::take(tombstones), self.take());
+        if cut == Cut::Whole {
+            removed.clear();
+            slots = index.live_slots().collect();
+        } else {
+            slots.retain(|&slot| index.is_live(slot));
+        }
+        self.persisted(&slots);
+        (removed, slots)
+    }
+
     /// Ends the list and begins a new one. Slots in it may be free by now.
-    pub fn take(&mut self) -> Vec<u32> {
+    fn take(&mut self) -> Vec<u32> {
         let listed = std::mem::take(&mut self.listed);
         for &slot in &listed {
             self.flags[slot as usize] &= !LISTED;

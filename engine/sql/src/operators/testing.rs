@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use streamjob_dataflow::{Batch, Collector, OperatorContext, OperatorMetrics, OperatorRestore, TaskError};
 use streamjob_protocol::manifest::KeyGroupRange;
-use streamjob_state::{StateCut, snapshot};
+use streamjob_state::StateCut;
+use streamjob_state::snapshot::{self, Compression};
 
 pub(crate) const MAX_PARALLELISM: u32 = 16;
 pub(crate) const ALL: KeyGroupRange = KeyGroupRange { first: 0, last: 15 };
@@ -86,7 +87,7 @@ pub(crate) struct Files {
 impl Files {
     pub fn add(&mut self, cut: StateCut) {
         for delta in cut.keyed {
-            let bytes = Bytes::from(snapshot::encode(&delta, ALL).unwrap());
+            let bytes = Bytes::from(snapshot::encode(&delta, ALL, Compression::None).unwrap());
             let files = self.tables.entry(delta.name).or_default();
             if delta.full {
                 files.clear();
@@ -98,7 +99,7 @@ impl Files {
 
     pub fn compact(&mut self) {
         for files in self.tables.values_mut() {
-            *files = vec![Bytes::from(snapshot::compact(files).unwrap())];
+            *files = vec![Bytes::from(snapshot::compact(files, Compression::None).unwrap())];
         }
     }
 

@@ -7,7 +7,7 @@
 use crate::functions::WindowSpec;
 use crate::operators::aggregates::AggregateCall;
 use crate::operators::group_aggregate::{batch_keys, key_fields, signs};
-use crate::operators::key_table::{Cut, KeyTable};
+use crate::operators::key_table::{KeyTable, TableRows};
 use crate::operators::state_tables::{Part, TableLayout, check_names};
 use crate::operators::window_rows::{WindowPart, event_windows, time_column_type, window_column, windows_by_end};
 use crate::operators::{AggregateInput, ROWS_PER_BATCH, state_error};
@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 use streamjob_dataflow::{Batch, Collector, Operator, OperatorContext, OperatorMetrics, OperatorRestore, TaskError};
 use streamjob_protocol::manifest::{KeyGroupRange, ListStateHandle, Redistribution};
-use streamjob_state::StateCut;
+use streamjob_state::{Cut, StateCut};
 
 const TABLE: &str = "windows";
 const WATERMARK: &str = "watermark";
@@ -320,17 +320,22 @@ impl Operator for WindowAggregate {
         }
     }
 
-    fn snapshot(&mut self, _checkpoint: u64, full: bool) -> Result<StateCut, TaskError> {
-        let full = full || !self.tracked;
+    fn snapshot(&mut self, _checkpoint: u64, cut: Cut) -> Result<StateCut, TaskError> {
+        let cut = if cut == Cut::Changes && !self.tracked { Cut::Whole } else { cut };
         let keys = self.key_fields.len();
-        let mut removed = std::mem::replace(&mut self.buried, vec![Vec::new(); self.layouts.len()]);
-        let mut present: Vec<Vec<Part>> = vec![Vec::new(); self.layouts.len()];
-        if full {
-            removed.iter_mut().for_each(Vec::clear);
-        }
+        let none: Vec<Vec<Part>> = vec![Vec::new(); self.layouts.len()];
+        let mut present = none.clone();
+        let mut removed = match cut {
+            Cut::Changes => std::mem::replace(&mut self.buried, none),
+            Cut::Whole => {
+                self.buried.iter_mut().for_each(Vec::clear);
+                none
+            }
+            Cut::Copy => none,
+        };
         for (&end, table) in &mut self.windows {
-            for (number, cut) in table.cut(full)?.into_iter().enumerate() {
-                let Cut { removed: gone, present: rows } = cut;
+            for (number, rows) in table.cut(cut)?.into_iter().enumerate() {
+                let TableRows { removed: gone, present: rows } = rows;
                 for part in gone {
                     removed[number].push(in_window(part, keys, end)?);
                 }
@@ -341,7 +346,7 @@ impl Operator for WindowAggregate {
         }
         let mut keyed = Vec::with_capacity(self.layouts.len());
         for (number, layout) in self.layouts.iter().enumerate() {
-            keyed.push(layout.delta(full, &removed[number], &present[number], self.max_parallelism)?);
+            keyed.push(layout.delta(cut != Cut::Changes, &removed[number], &present[number], self.max_parallelism)?);
         }
         let mut lists = Vec::new();
         if self.spec.time != WindowTime::Processing {

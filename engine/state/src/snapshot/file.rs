@@ -1,12 +1,13 @@
 //! Layout of one state file: schema metadata, row chunks, checksum in the footer.
 
-use super::{DELETED_COLUMN, KEY_GROUP_COLUMN, ROWS_PER_BATCH, plain_schema};
+use super::{Compression, DELETED_COLUMN, KEY_GROUP_COLUMN, ROWS_PER_BATCH, plain_schema};
 use crate::error::StateError;
 use crate::keys::KEY_HASH_NAME;
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt16Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt16Type};
-use arrow::ipc::reader::FileReader;
-use arrow::ipc::writer::FileWriter;
+use arrow_ipc::CompressionType;
+use arrow_ipc::reader::FileReader;
+use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::io::Cursor;
@@ -77,12 +78,13 @@ pub(crate) fn schema(table: &Schema, header: &Header) -> Result<SchemaRef, State
 pub(crate) fn write(
     schema: SchemaRef,
     rows: usize,
+    compression: Compression,
     chunk: impl Fn(Range<usize>) -> Result<(RecordBatch, UInt16Array, BooleanArray), StateError>,
 ) -> Result<Vec<u8>, StateError> {
     let mut metadata = schema.metadata().clone();
     metadata.insert(ROWS_KEY.to_string(), rows.to_string());
     let schema = Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata));
-    let mut writer = FileWriter::try_new(Vec::new(), &schema)?;
+    let mut writer = FileWriter::try_new_with_options(Vec::new(), &schema, write_options(compression)?)?;
     let mut start = 0;
     while start < rows {
         let end = rows.min(start + ROWS_PER_BATCH);
@@ -101,6 +103,15 @@ pub(crate) fn write(
     let sum = checksum_around(&bytes, &digits);
     bytes[digits].copy_from_slice(format!("{sum:016x}").as_bytes());
     Ok(bytes)
+}
+
+fn write_options(compression: Compression) -> Result<IpcWriteOptions, StateError> {
+    let codec = match compression {
+        Compression::None => None,
+        Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
+        Compression::Zstd => Some(CompressionType::ZSTD),
+    };
+    Ok(IpcWriteOptions::default().try_with_compression(codec)?)
 }
 
 /// Where the digits of the checksum stand: in the footer, found without parsing it.

@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::{DataType, Int64Type};
 use std::sync::Arc;
 use streamjob_dataflow::TaskError;
-use streamjob_state::{KeyIndex, StateError};
+use streamjob_state::{Cut, KeyIndex, StateError};
 
 pub(crate) struct DistinctCount {
     /// By slot of the key: values that occur.
@@ -163,16 +163,8 @@ impl DistinctValues {
     }
 
     /// Rows for a checkpoint: removed pairs, then pairs with their occurrences.
-    pub fn cut(&mut self, full: bool, index: &KeyIndex) -> Result<(Vec<Part>, Part), TaskError> {
-        let mut removed = std::mem::take(&mut self.tombstones);
-        let mut pairs = self.changes.take();
-        if full {
-            removed.clear();
-            pairs = self.index.live_slots().collect();
-        } else {
-            pairs.retain(|&pair| self.index.is_live(pair));
-        }
-        self.changes.persisted(&pairs);
+    pub fn cut(&mut self, cut: Cut, index: &KeyIndex) -> Result<(Vec<Part>, Part), TaskError> {
+        let (removed, pairs) = self.changes.cut(cut, &mut self.tombstones, &self.index);
         let mut part = self.keys(&pairs, index)?;
         let occurrences = pairs.iter().map(|&pair| self.occurrences[pair as usize]);
         part.columns.push(Arc::new(Int64Array::from_iter_values(occurrences)));

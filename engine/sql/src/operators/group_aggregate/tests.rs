@@ -88,7 +88,7 @@ fn without_keys_there_is_one_group_from_the_first_row_on() {
     assert_eq!(feed(&mut operator, simple(&[(1, 1), (2, 2)])).lines(), ["+I 2"]);
     assert_eq!(feed(&mut operator, simple(&[(3, 3)])).lines(), ["-U 2", "+U 3"]);
     let mut files = Files::default();
-    files.add(operator.snapshot(1, false).unwrap());
+    files.add(operator.snapshot(1, Cut::Changes).unwrap());
     let mut operator = open(&spec(&[], calls, false), files.restore(ALL));
     assert_eq!(feed(&mut operator, simple(&[(3, 3)])).lines(), ["-U 3", "+U 4"]);
 }
@@ -108,13 +108,13 @@ fn a_key_whose_rows_are_all_taken_back_goes() {
         ["-U 1 11 2", "+U 1 13 2"]
     );
     let mut files = Files::default();
-    files.add(operator.snapshot(1, false).unwrap());
+    files.add(operator.snapshot(1, Cut::Changes).unwrap());
     assert_eq!(files.rows("groups-distinct-1"), [["1", "t6", "1"], ["1", "t7", "1"]]);
     assert_eq!(feed(&mut operator, change(&[row(1, 6), row(1, 7)], vec![delete, delete])).lines(), ["-D 1 13 2"]);
     // Came and went within a batch; taken back without having come.
     assert!(feed(&mut operator, change(&[row(2, 6), row(2, 6)], vec![insert, delete])).lines().is_empty());
     assert!(feed(&mut operator, change(&[row(9, 6)], vec![delete])).lines().is_empty());
-    files.add(operator.snapshot(2, false).unwrap());
+    files.add(operator.snapshot(2, Cut::Changes).unwrap());
     assert!(files.rows("groups").is_empty());
     assert!(files.rows("groups-distinct-1").is_empty());
     assert_eq!(feed(&mut operator, change(&[row(1, 6)], vec![insert])).lines(), ["+I 1 6 1"]);
@@ -128,17 +128,47 @@ fn deltas_hold_changed_keys_only_and_full_cuts_everything() {
     let many: Vec<(i64, i64)> = (0..1000).map(|key| (key, key)).collect();
     feed(&mut operator, simple(&many));
     let mut files = Files::default();
-    files.add(operator.snapshot(1, false).unwrap());
+    files.add(operator.snapshot(1, Cut::Changes).unwrap());
     assert_eq!(files.newest_rows("groups"), 1000);
     feed(&mut operator, simple(&[(5, 5), (5, 6), (7, 7)]));
-    files.add(operator.snapshot(2, false).unwrap());
+    files.add(operator.snapshot(2, Cut::Changes).unwrap());
     assert_eq!(files.newest_rows("groups"), 2);
     assert_eq!(files.newest_rows("groups-distinct-1"), 1, "value 6 of key 5");
-    files.add(operator.snapshot(3, false).unwrap());
+    files.add(operator.snapshot(3, Cut::Changes).unwrap());
     assert_eq!(files.newest_rows("groups"), 0);
-    files.add(operator.snapshot(4, true).unwrap());
+    files.add(operator.snapshot(4, Cut::Whole).unwrap());
     assert_eq!(files.newest_rows("groups"), 1000);
     assert_eq!(files.newest_rows("groups-distinct-1"), 1001);
+}
+
+/// A savepoint between two checkpoints: the second one still has what changed since the first, removed keys too.
+#[test]
+fn a_copy_takes_nothing_away_from_the_next_changes() {
+    let calls =
+        vec![call(AggregateFunction::Sum, Some(1), None), call(AggregateFunction::CountDistinct, Some(1), None)];
+    let spec = spec(&[0], calls, true);
+    let mut operator = open(&spec, OperatorRestore::default());
+    let many: Vec<(i64, i64)> = (0..100).map(|key| (key, key)).collect();
+    feed(&mut operator, simple(&many));
+    let mut files = Files::default();
+    files.add(operator.snapshot(1, Cut::Changes).unwrap());
+    feed(&mut operator, Batch::changes(rows(&[(Some(5), Some(5), None), (Some(7), Some(1), None)]), vec![3, 0]));
+    for _ in 0..2 {
+        let mut copy = Files::default();
+        copy.add(operator.snapshot(2, Cut::Copy).unwrap());
+        assert_eq!(copy.rows("groups").len(), 99);
+        assert_eq!(copy.rows("groups-distinct-1").len(), 100);
+    }
+    // Removed after the copy, which held it; the checkpoint before did too.
+    feed(&mut operator, Batch::changes(rows(&[(Some(9), Some(9), None)]), vec![3]));
+    files.add(operator.snapshot(3, Cut::Changes).unwrap());
+    assert_eq!(files.newest_rows("groups"), 3, "7 changed, 5 and 9 went");
+    assert_eq!(files.newest_rows("groups-distinct-1"), 3);
+    assert_eq!(files.rows("groups").len(), 98);
+    let mut copy = Files::default();
+    copy.add(operator.snapshot(4, Cut::Copy).unwrap());
+    assert_eq!(copy.rows("groups"), files.rows("groups"));
+    assert_eq!(copy.rows("groups-distinct-1"), files.rows("groups-distinct-1"));
 }
 
 #[test]
@@ -147,7 +177,7 @@ fn state_of_another_query_is_refused() {
     let mut operator = open(&count, OperatorRestore::default());
     feed(&mut operator, simple(&[(1, 1)]));
     let mut files = Files::default();
-    files.add(operator.snapshot(1, false).unwrap());
+    files.add(operator.snapshot(1, Cut::Changes).unwrap());
     let other = spec(&[3], vec![call(AggregateFunction::CountStar, None, None)], false);
     let error = GroupAggregate::new(other).unwrap().open(&context(ALL), files.restore(ALL)).unwrap_err();
     assert!(matches!(&error, TaskError::Fatal(text) if text.contains("has the columns")), "{error}");
@@ -255,9 +285,11 @@ enum Step {
     /// New rows, and which of the present ones are taken back.
     Rows(Vec<Row>, Vec<prop::sample::Index>),
     Snapshot {
-        full: bool,
+        cut: Cut,
         compact: bool,
     },
+    /// Kept apart: the snapshots after it do not build on it.
+    Copy,
     /// The task dies; it goes on from the last snapshot.
     Crash,
 }
@@ -274,7 +306,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let rows = (prop::collection::vec(a_row(), 0..12), prop::collection::vec(any::<prop::sample::Index>(), 0..12));
     let step = prop_oneof![
         5 => rows.prop_map(|(rows, back)| Step::Rows(rows, back)),
-        2 => (any::<bool>(), any::<bool>()).prop_map(|(full, compact)| Step::Snapshot { full: full && compact, compact }),
+        2 => (prop::bool::weighted(0.25), any::<bool>())
+            .prop_map(|(whole, compact)| Step::Snapshot { cut: if whole { Cut::Whole } else { Cut::Changes }, compact }),
+        1 => Just(Step::Copy),
         1 => Just(Step::Crash),
     ];
     prop::collection::vec(step, 1..40)
@@ -283,10 +317,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[test]
 fn r32_what_comes_after_the_cut_is_not_in_the_snapshot() {
     let spec = spec(&[0], vec![call(AggregateFunction::Sum, Some(1), None)], false);
-    for full in [false, true] {
+    for cut in [Cut::Changes, Cut::Whole, Cut::Copy] {
         let mut operator = open(&spec, OperatorRestore::default());
         feed(&mut operator, simple(&[(1, 10), (2, 20)]));
-        let cut = operator.snapshot(1, full).unwrap();
+        let cut = operator.snapshot(1, cut).unwrap();
         // The cut is written while processing goes on.
         feed(&mut operator, simple(&[(1, 100), (3, 300)]));
         let mut files = Files::default();
@@ -327,8 +361,19 @@ proptest! {
                     view.apply(&feed(&mut operator, Batch::changes(rows(&changed), kinds)));
                     prop_assert_eq!(&view, &expected(&present, append_only));
                 }
-                Step::Snapshot { full, compact } => {
-                    saved.0.add(operator.snapshot(1, full).unwrap());
+                Step::Copy => {
+                    let mut copy = Files::default();
+                    copy.add(operator.snapshot(1, Cut::Copy).unwrap());
+                    let mut restored = open(&spec, copy.restore(ALL));
+                    let mut again = Files::default();
+                    again.add(restored.snapshot(1, Cut::Copy).unwrap());
+                    for table in ["groups", "groups-distinct-4"] {
+                        prop_assert_eq!(copy.rows(table), again.rows(table));
+                    }
+                    prop_assert_eq!(copy.rows("groups").len(), view.0.len());
+                }
+                Step::Snapshot { cut, compact } => {
+                    saved.0.add(operator.snapshot(1, cut).unwrap());
                     if compact {
                         saved.0.compact();
                     }
@@ -369,12 +414,12 @@ proptest! {
         }
         prop_assert_eq!(&left, &right);
         let mut files = Files::default();
-        files.add(two_phase.snapshot(1, false).unwrap());
+        files.add(two_phase.snapshot(1, Cut::Changes).unwrap());
         let mut rows_of_parts = Vec::new();
         for (first, last) in [(0, cut), (cut + 1, 15)] {
             let mut part = open(&merging, files.restore(KeyGroupRange { first, last }));
             let mut files = Files::default();
-            files.add(part.snapshot(2, true).unwrap());
+            files.add(part.snapshot(2, Cut::Whole).unwrap());
             rows_of_parts.extend(files.rows("groups"));
         }
         rows_of_parts.sort();

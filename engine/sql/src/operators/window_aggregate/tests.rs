@@ -127,11 +127,11 @@ fn restores_know_which_windows_had_fired() {
     let mut operator = open(&spec, OperatorRestore::default());
     let mut files = Files::default();
     feed(&mut operator, rows(&[(1, 5, 1), (1, 6, 2), (1, 6, 15)]));
-    files.add(operator.snapshot(1, false).unwrap());
+    files.add(operator.snapshot(1, Cut::Changes).unwrap());
     assert_eq!(files.rows("windows").len(), 2);
     assert_eq!(files.rows("windows-distinct-1").len(), 3);
     advance(&mut operator, 9);
-    files.add(operator.snapshot(2, false).unwrap());
+    files.add(operator.snapshot(2, Cut::Changes).unwrap());
     assert_eq!(files.rows("windows").len(), 1);
     assert_eq!(files.rows("windows-distinct-1").len(), 1);
     // A window that came and went between two checkpoints leaves no trace.
@@ -141,8 +141,25 @@ fn restores_know_which_windows_had_fired() {
     assert_eq!(operator.metrics.late_records_dropped.load(Ordering::Relaxed), 1);
     feed(&mut operator, rows(&[(1, 6, 16), (1, 9, 17)]));
     assert_eq!(advance(&mut operator, 100).lines(), [format!("+I 1 3 2 {} {} {}", at(10), at(20), at(19))]);
-    files.add(operator.snapshot(3, false).unwrap());
+    files.add(operator.snapshot(3, Cut::Changes).unwrap());
     assert!(files.rows("windows").is_empty());
+}
+
+#[test]
+fn a_copy_leaves_the_removal_of_fired_windows_to_the_next_changes() {
+    let spec = spec(&[0], vec![call(AggregateFunction::CountStar, None)]);
+    let mut operator = open(&spec, OperatorRestore::default());
+    let mut files = Files::default();
+    feed(&mut operator, rows(&[(1, 5, 1), (2, 6, 2), (1, 6, 15)]));
+    files.add(operator.snapshot(1, Cut::Changes).unwrap());
+    advance(&mut operator, 9);
+    feed(&mut operator, rows(&[(4, 6, 16)]));
+    let mut copy = Files::default();
+    copy.add(operator.snapshot(2, Cut::Copy).unwrap());
+    assert_eq!(copy.rows("windows").len(), 2);
+    files.add(operator.snapshot(3, Cut::Changes).unwrap());
+    assert_eq!(files.newest_rows("windows"), 3, "two rows went with their window, one came");
+    assert_eq!(files.rows("windows"), copy.rows("windows"));
 }
 
 #[test]
@@ -189,7 +206,8 @@ fn processing_time_windows_follow_the_clock() {
 enum Step {
     Rows(Vec<Row>),
     Watermark(i64),
-    Snapshot { full: bool, compact: bool },
+    Snapshot { cut: Cut, compact: bool },
+    Copy,
     Crash,
 }
 
@@ -198,7 +216,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         5 => prop::collection::vec(row, 0..15).prop_map(Step::Rows),
         3 => (0i64..25).prop_map(Step::Watermark),
-        2 => (any::<bool>(), any::<bool>()).prop_map(|(full, compact)| Step::Snapshot { full: full && compact, compact }),
+        2 => (prop::bool::weighted(0.25), any::<bool>())
+            .prop_map(|(whole, compact)| Step::Snapshot { cut: if whole { Cut::Whole } else { Cut::Changes }, compact }),
+        1 => Just(Step::Copy),
         1 => Just(Step::Crash),
     ];
     prop::collection::vec(step, 1..40)
@@ -289,8 +309,14 @@ proptest! {
                     now += by;
                     prop_assert_eq!(sorted(&advance(&mut operator, now)), model.advance(now, distinct));
                 }
-                Step::Snapshot { full, compact } => {
-                    saved.0.add(operator.snapshot(1, full).unwrap());
+                Step::Copy => {
+                    let mut copy = Files::default();
+                    copy.add(operator.snapshot(1, Cut::Copy).unwrap());
+                    let open: usize = model.open.values().map(|rows| rows.iter().map(|row| row.0).collect::<BTreeSet<_>>().len()).sum();
+                    prop_assert_eq!(copy.rows("windows").len(), open);
+                }
+                Step::Snapshot { cut, compact } => {
+                    saved.0.add(operator.snapshot(1, cut).unwrap());
                     if compact {
                         saved.0.compact();
                     }
