@@ -82,7 +82,7 @@ pub struct StreamJobSpec {
     /// a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Checkpoint>,
-    /// Where checkpoints go: exactly one of directory, persistentVolumeClaim and s3. In local mode the data directory
+    /// Where checkpoints go: at most one of directory, persistentVolumeClaim and s3. In local mode the data directory
     /// unless directory or s3 is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
@@ -296,6 +296,17 @@ pub struct Checkpoint {
     /// Write only what changed since the checkpoint before.
     #[serde(default)]
     pub incremental: bool,
+    /// Of state files, in checkpoints and savepoints; may change at any time, since every file says what it is.
+    #[serde(default)]
+    pub compression: Compression,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Compression {
+    #[default]
+    None,
+    Lz4,
+    Zstd,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -317,8 +328,8 @@ pub enum Retention {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
-    { "rule": "[has(self.directory), has(self.persistentVolumeClaim), has(self.s3)].filter(x, x).size() == 1",
-      "message": "exactly one of directory, persistentVolumeClaim and s3" },
+    { "rule": "[has(self.directory), has(self.persistentVolumeClaim), has(self.s3)].filter(x, x).size() <= 1",
+      "message": "at most one of directory, persistentVolumeClaim and s3" },
 ]))]
 pub struct Storage {
     /// A directory that every process of the job sees. For local mode.
@@ -331,7 +342,8 @@ pub struct Storage {
     /// A bucket of S3 or of a store that speaks its protocol with conditional writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s3: Option<S3>,
-    /// Where savepoints go, if not beside the checkpoints.
+    /// Where savepoints go when a request for one does not say: a directory or `s3://bucket/prefix`. Without it such a
+    /// request is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub savepoint_dir: Option<String>,
@@ -499,7 +511,7 @@ pub struct Heartbeat {
       "message": "exactly one of path, savepointRef and latestRetained" },
 ]))]
 pub struct RestoreFrom {
-    /// Directory of a checkpoint or savepoint, or its `_metadata` file.
+    /// Directory of a checkpoint or savepoint, or its `_metadata` file; also `s3://bucket/...`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub path: Option<String>,
@@ -509,6 +521,17 @@ pub struct RestoreFrom {
     /// The newest checkpoint that another job left. On Kubernetes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest_retained: Option<LatestRetained>,
+    /// Whose the files are from then on: with Claim the job's, which deletes them once its own checkpoints have taken
+    /// their place; with NoClaim they are only read and can be restored from again.
+    #[serde(default)]
+    pub claim_mode: ClaimMode,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ClaimMode {
+    Claim,
+    #[default]
+    NoClaim,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -552,7 +575,7 @@ pub struct Upgrade {
     /// Going back to the last stable revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<Rollback>,
-    /// Drop state that no operator of the new job takes.
+    /// Drop state that no operator of the new job takes, instead of refusing to start.
     #[serde(default)]
     pub allow_non_restored_state: bool,
 }
@@ -649,6 +672,20 @@ impl Default for Checkpoint {
             retention: Retention::default(),
             retained: default::one(),
             incremental: false,
+            compression: Compression::None,
+        }
+    }
+}
+
+impl Default for Upgrade {
+    fn default() -> Self {
+        Upgrade {
+            mode: UpgradeMode::default(),
+            savepoint_timeout: default::ten_minutes(),
+            attempts: default::three(),
+            on_savepoint_failure: OnSavepointFailure::default(),
+            rollback: None,
+            allow_non_restored_state: false,
         }
     }
 }

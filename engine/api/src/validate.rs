@@ -3,15 +3,15 @@
 
 use crate::check::check;
 use crate::config::{
-    self, CheckpointConfig, Compression, FailoverStrategy, HeartbeatConfig, JobConfig,
-    RestartStrategy as RestartConfig, RestoreConfig, StorageConfig,
+    self, CheckpointConfig, FailoverStrategy, HeartbeatConfig, JobConfig, RestartStrategy as RestartConfig,
+    RestoreConfig, StorageConfig,
 };
 use crate::document::Node;
 use crate::error::ApiError;
 use crate::schema;
 use crate::spec::{
-    Checkpoint, CheckpointMode, EnvVar, ExponentialDelay, Failover, Program, RestartStrategy, Retention, StateBackend,
-    Storage, StreamJob, StreamJobSpec,
+    Checkpoint, CheckpointMode, ClaimMode, Compression, EnvVar, ExponentialDelay, Failover, Program, RestartStrategy,
+    Retention, StateBackend, Storage, StreamJob, StreamJobSpec, Upgrade,
 };
 use crate::substitute::substitute;
 use crate::text::Duration;
@@ -107,6 +107,9 @@ fn check_rules(spec: &StreamJobSpec) -> Result<(), Violation> {
             ("latestRetained", from.latest_retained.is_some()),
         ];
         exactly_one("spec.restoreFrom", &present)?;
+        if let Some(path) = &from.path {
+            check_location("spec.restoreFrom.path", path)?;
+        }
     }
     Ok(())
 }
@@ -142,12 +145,34 @@ fn check_storage(storage: &Storage) -> Result<(), Violation> {
         ("persistentVolumeClaim", storage.persistent_volume_claim.is_some()),
         ("s3", storage.s3.is_some()),
     ];
-    exactly_one("spec.storage", &present)?;
+    if present.iter().any(|(_, present)| *present) || storage.savepoint_dir.is_none() {
+        exactly_one("spec.storage", &present)?;
+    }
+    if let Some(location) = &storage.savepoint_dir {
+        check_location("spec.storage.savepointDir", location)?;
+    }
     if let Some(claim) = &storage.persistent_volume_claim {
         let present = [("claimName", claim.claim_name.is_some()), ("template", claim.template.is_some())];
         exactly_one("spec.storage.persistentVolumeClaim", &present)?;
     }
     Ok(())
+}
+
+/// A path or an address that storage understands.
+fn check_location(path: &str, location: &str) -> Result<(), Violation> {
+    let allowed = "expected a directory or s3://bucket/prefix";
+    let Some((scheme, rest)) = location.split_once("://") else {
+        return match location.trim() {
+            "" => Err(Violation::new(path, "it is empty", allowed)),
+            _ => Ok(()),
+        };
+    };
+    let named = rest.split('/').next().is_some_and(|bucket| !bucket.is_empty());
+    match scheme {
+        "file" if rest.starts_with('/') => Ok(()),
+        "s3" if named => Ok(()),
+        _ => Err(Violation::new(path, format!("found {location}"), allowed)),
+    }
 }
 
 fn check_restart_strategy(strategy: &RestartStrategy) -> Result<(), Violation> {
@@ -244,8 +269,8 @@ pub fn resolve(
             Failover::Full => FailoverStrategy::Full,
         },
         restore_from: resolve_restore(spec)?,
-        allow_non_restored_state: false,
-        savepoint_dir: None,
+        allow_non_restored_state: spec.upgrade.as_ref().is_some_and(|upgrade| upgrade.allow_non_restored_state),
+        savepoint_dir: spec.storage.as_ref().and_then(|storage| storage.savepoint_dir.clone()),
         slots_per_worker: count(spec.workers.as_ref().map_or(1, |workers| workers.slots)),
         heartbeat: HeartbeatConfig { interval_ms: heartbeat.interval.millis(), timeout_ms: heartbeat.timeout.millis() },
     })
@@ -268,15 +293,20 @@ pub fn ignored_locally(job: &StreamJob) -> Vec<&'static str> {
             "spec.storage.persistentVolumeClaim",
             storage.is_some_and(|storage| storage.persistent_volume_claim.is_some()),
         ),
-        ("spec.storage.savepointDir", storage.is_some_and(|storage| storage.savepoint_dir.is_some())),
         ("spec.storage.s3.credentialsSecret", s3.is_some_and(|s3| s3.credentials_secret.is_some())),
         ("spec.state", spec.state.is_some()),
-        ("spec.upgrade", spec.upgrade.is_some()),
+        ("spec.upgrade", spec.upgrade.as_ref().is_some_and(upgrade_is_for_kubernetes)),
         ("spec.restartNonce", spec.restart_nonce.is_some()),
         ("spec.savepoints", spec.savepoints.is_some()),
         ("spec.deletion", spec.deletion.is_some()),
     ];
     fields.into_iter().filter(|(_, set)| *set).map(|(path, _)| path).collect()
+}
+
+/// Everything but what a restore may drop is about one revision taking over from another.
+fn upgrade_is_for_kubernetes(upgrade: &Upgrade) -> bool {
+    let without = Upgrade { allow_non_restored_state: upgrade.allow_non_restored_state, ..Upgrade::default() };
+    *upgrade != without
 }
 
 /// The schema keeps counts positive.
@@ -328,7 +358,11 @@ fn resolve_checkpoint(checkpoint: &Checkpoint) -> CheckpointConfig {
         },
         retained: count(checkpoint.retained),
         incremental: checkpoint.incremental,
-        compression: Compression::None,
+        compression: match checkpoint.compression {
+            Compression::None => config::Compression::None,
+            Compression::Lz4 => config::Compression::Lz4,
+            Compression::Zstd => config::Compression::Zstd,
+        },
     }
 }
 
@@ -384,5 +418,6 @@ fn resolve_restore(spec: &StreamJobSpec) -> Result<Option<RestoreConfig>, ApiErr
     if from.latest_retained.is_some() {
         return Err(only_there("latestRetained", "a register of other jobs"));
     }
-    Ok(from.path.clone().map(|path| RestoreConfig { path, claim: false }))
+    let claim = from.claim_mode == ClaimMode::Claim;
+    Ok(from.path.clone().map(|path| RestoreConfig { path, claim }))
 }

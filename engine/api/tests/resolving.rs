@@ -151,6 +151,50 @@ restoreFrom: {path: old/chk-7}",
 }
 
 #[test]
+fn r51_the_default_directory_of_savepoints() {
+    let table = [
+        ("", None),
+        ("storage: {directory: /srv/state}", None),
+        ("storage: {savepointDir: /srv/savepoints}", Some("/srv/savepoints")),
+        ("storage: {s3: {bucket: abc}, savepointDir: 's3://abc/savepoints'}", Some("s3://abc/savepoints")),
+    ];
+    for (yaml, expected) in table {
+        assert_eq!(config(yaml).savepoint_dir.as_deref(), expected, "{yaml}");
+    }
+    let local = StorageConfig::Directory { path: "data/storage".into() };
+    assert_eq!(config("storage: {savepointDir: s}").storage, local);
+}
+
+#[test]
+fn r49_what_to_start_from_and_whose_it_is() {
+    let table = [
+        ("restoreFrom: {path: a/chk-7}", "a/chk-7", false),
+        ("restoreFrom: {path: a/chk-7/_metadata, claimMode: NoClaim}", "a/chk-7/_metadata", false),
+        ("restoreFrom: {path: 's3://b/savepoint-1-2', claimMode: Claim}", "s3://b/savepoint-1-2", true),
+    ];
+    for (yaml, path, claim) in table {
+        assert_eq!(config(yaml).restore_from, Some(RestoreConfig { path: path.into(), claim }), "{yaml}");
+    }
+    assert!(!config("upgrade: {}").allow_non_restored_state);
+    assert!(config("upgrade: {allowNonRestoredState: true}").allow_non_restored_state);
+    // It works without Kubernetes, unlike its neighbours.
+    assert_eq!(ignored_locally(&job("upgrade: {allowNonRestoredState: true}")), [] as [&str; 0]);
+    assert_eq!(ignored_locally(&job("upgrade: {allowNonRestoredState: true, attempts: 5}")), ["spec.upgrade"]);
+}
+
+#[test]
+fn compression_of_state_files() {
+    let table = [
+        ("checkpoint: {interval: 1s}", Compression::None),
+        ("checkpoint: {compression: Lz4}", Compression::Lz4),
+        ("checkpoint: {compression: Zstd}", Compression::Zstd),
+    ];
+    for (yaml, expected) in table {
+        assert_eq!(config(yaml).checkpoint.compression, expected, "{yaml}");
+    }
+}
+
+#[test]
 fn r18_interval_of_10_ms_is_accepted() {
     assert_eq!(config("checkpoint: {interval: 10ms}").checkpoint.interval_ms, Some(10));
 }
@@ -271,7 +315,7 @@ workers:
   slots: 2
   resources: {limits: {cpu: 500m}}
   podTemplate: {spec: {nodeSelector: {disk: ssd}}}
-storage: {persistentVolumeClaim: {template: {size: 10Gi}}, savepointDir: s}
+storage: {persistentVolumeClaim: {template: {size: 10Gi}}}
 state: Running
 upgrade: {mode: LastCheckpoint, rollback: {enabled: true}}
 restartNonce: 3
@@ -285,7 +329,6 @@ deletion: {policy: Savepoint}");
         "spec.workers.resources",
         "spec.workers.podTemplate",
         "spec.storage.persistentVolumeClaim",
-        "spec.storage.savepointDir",
         "spec.state",
         "spec.upgrade",
         "spec.restartNonce",

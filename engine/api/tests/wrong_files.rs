@@ -166,7 +166,7 @@ fn fields() {
         ),
         (
             with("checkpoint:\n  unaligned: {enabled: true}"),
-            "spec.checkpoint.unaligned (line 8): there is no such field; spec.checkpoint has: incremental, interval, \
+            "spec.checkpoint.unaligned (line 8): there is no such field; spec.checkpoint has: compression, incremental, interval, \
              maxConcurrent, minPause, mode, retained, retention, timeout, tolerableFailures"
                 .into(),
         ),
@@ -266,6 +266,24 @@ fn fields() {
             "spec.restoreFrom (line 7): found none of its alternatives; expected exactly one of path, savepointRef, \
              latestRetained"
                 .into(),
+        ),
+        (
+            with("restoreFrom:\n  path: hdfs://cluster/savepoint-1-2"),
+            "spec.restoreFrom.path (line 8): found hdfs://cluster/savepoint-1-2; expected a directory or \
+             s3://bucket/prefix"
+                .into(),
+        ),
+        (
+            with("restoreFrom:\n  path: a\n  claimMode: claim"),
+            "spec.restoreFrom.claimMode (line 9): found \"claim\"; expected Claim or NoClaim; did you mean Claim?".into(),
+        ),
+        (
+            with("storage:\n  savepointDir: 's3://'"),
+            "spec.storage.savepointDir (line 8): found s3://; expected a directory or s3://bucket/prefix".into(),
+        ),
+        (
+            with("checkpoint:\n  compression: Gzip"),
+            "spec.checkpoint.compression (line 8): found \"Gzip\"; expected None, Lz4 or Zstd".into(),
         ),
         (with("env: {A: 1}"), "spec.env (line 7): found a group of fields; expected a list".into()),
         (
