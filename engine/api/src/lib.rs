@@ -1,8 +1,9 @@
 //! The job file (`kind: StreamJob`) and the configuration that it resolves to.
 //!
 //! [`spec`] is what people write and what the CRD will embed; [`config`] is what the engine runs on: every default
-//! applied, every duration in milliseconds, every cross-field rule checked. Nothing here performs I/O except reading
-//! environment values that the caller hands in.
+//! applied, every duration in milliseconds, every cross-field rule checked; [`live`] is what of it changes while the job
+//! runs; [`rest`] is what goes over the REST API. Nothing here performs I/O except reading environment values that the
+//! caller hands in.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -10,7 +11,9 @@ mod check;
 pub mod config;
 mod document;
 pub mod error;
+pub mod live;
 pub mod reference;
+pub mod rest;
 pub mod schema;
 pub mod spec;
 pub mod substitute;

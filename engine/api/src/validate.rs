@@ -40,18 +40,18 @@ pub fn parse(yaml: &str) -> Result<StreamJob, ApiError> {
 
 /// A broken rule, before its line is known.
 #[derive(Debug)]
-struct Violation {
+pub(crate) struct Violation {
     path: String,
     problem: String,
     allowed: String,
 }
 
 impl Violation {
-    fn new(path: impl Into<String>, problem: impl Into<String>, allowed: impl Into<String>) -> Self {
+    pub(crate) fn new(path: impl Into<String>, problem: impl Into<String>, allowed: impl Into<String>) -> Self {
         Violation { path: path.into(), problem: problem.into(), allowed: allowed.into() }
     }
 
-    fn at(self, document: &Node) -> ApiError {
+    pub(crate) fn at(self, document: &Node) -> ApiError {
         ApiError::Field {
             line: document.line_of(&self.path),
             path: self.path,
@@ -127,7 +127,7 @@ fn check_env(env: &[EnvVar]) -> Result<(), Violation> {
     Ok(())
 }
 
-fn check_checkpoint(checkpoint: &Checkpoint) -> Result<(), Violation> {
+pub(crate) fn check_checkpoint(checkpoint: &Checkpoint) -> Result<(), Violation> {
     if let Some(interval) = checkpoint.interval {
         at_least("spec.checkpoint.interval", interval, SHORTEST)?;
     }
@@ -175,7 +175,7 @@ fn check_location(path: &str, location: &str) -> Result<(), Violation> {
     }
 }
 
-fn check_restart_strategy(strategy: &RestartStrategy) -> Result<(), Violation> {
+pub(crate) fn check_restart_strategy(strategy: &RestartStrategy) -> Result<(), Violation> {
     let present = [
         ("none", strategy.none.is_some()),
         ("fixedDelay", strategy.fixed_delay.is_some()),
@@ -340,7 +340,7 @@ fn env_values(
     Ok(values)
 }
 
-fn resolve_checkpoint(checkpoint: &Checkpoint) -> CheckpointConfig {
+pub(crate) fn resolve_checkpoint(checkpoint: &Checkpoint) -> CheckpointConfig {
     CheckpointConfig {
         interval_ms: checkpoint.interval.map(|interval| interval.max(checkpoint.min_pause).millis()),
         mode: match checkpoint.mode {
@@ -382,7 +382,7 @@ pub fn storage_of(job: &StreamJob, data_directory: &str) -> StorageConfig {
     StorageConfig::Directory { path: directory.unwrap_or(data_directory).to_owned() }
 }
 
-fn resolve_restart(strategy: Option<&RestartStrategy>, checkpointing: bool) -> RestartConfig {
+pub(crate) fn resolve_restart(strategy: Option<&RestartStrategy>, checkpointing: bool) -> RestartConfig {
     let exponential = |delay: &ExponentialDelay| RestartConfig::ExponentialDelay {
         initial_backoff_ms: delay.initial_backoff.millis(),
         max_backoff_ms: delay.max_backoff.millis(),
