@@ -4,7 +4,7 @@ use crate::error::{PlanError, TaskError};
 use crate::operator::{Instance, OperatorContext};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use streamjob_protocol::plan::{EdgePlan, ExchangePattern, JobPlan, OperatorPlan, VertexPlan};
+use streamjob_protocol::plan::{EdgePlan, ExchangePattern, JobPlan, OperatorPlan, StateTable, VertexPlan};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Makes the instance of one subtask; called in the worker process.
@@ -38,6 +38,8 @@ pub struct Node {
     pub name: String,
     pub parallelism: u32,
     pub stateful: bool,
+    /// What the operator's snapshots consist of, as far as the planner knows; see [`OperatorPlan::state`].
+    pub state: Vec<StateTable>,
     pub factory: Factory,
     /// Goes into the fingerprint: anything that changes what the operator does.
     pub description: String,
@@ -163,6 +165,7 @@ impl JobGraph {
                             uid: self.nodes[node].uid.clone(),
                             name: self.nodes[node].name.clone(),
                             stateful: self.nodes[node].stateful,
+                            state: self.nodes[node].state.clone(),
                         })
                         .collect(),
                 })

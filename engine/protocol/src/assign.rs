@@ -2,23 +2,27 @@
 //!
 //! Only says who gets which handles; nothing is read here.
 
+use crate::compatibility::{self, Verdict};
 use crate::ids::TaskId;
 use crate::key_groups::key_group_range;
 use crate::manifest::{
     CheckpointManifest, KeyedStateHandle, ListStateHandle, OperatorManifest, OperatorState, Redistribution, TaskRestore,
 };
-use crate::plan::JobPlan;
+use crate::plan::{JobPlan, OperatorPlan};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RestoreError {
     #[error(
-        "checkpoint {checkpoint} holds state of operators that the job does not have: {}; the job has: {}. Give the \
-         operators their old uids back, or allow state that is not restored to be dropped",
+        "Cannot map checkpoint/savepoint state for operator {}: checkpoint {checkpoint} holds it and no operator of the \
+         job takes it; stateful operators of the job: {}. Undo the change that renamed or removed the operator, or set \
+         allowNonRestoredState to start without that state",
         names(.unknown), names(.known)
     )]
     UnknownState { checkpoint: u64, unknown: Vec<String>, known: Vec<String> },
+    #[error("the state of checkpoint {checkpoint} does not fit the job: {}", .reasons.join("; "))]
+    IncompatibleState { checkpoint: u64, reasons: Vec<String> },
     #[error(
         "the job has max parallelism {configured}, but the state of the checkpoint is spread over {stored} key groups, \
          which cannot be changed: set max parallelism {stored} or leave it out"
@@ -69,21 +73,29 @@ pub fn assign_state(
         return Ok(plan.tasks().into_iter().map(|task| (task, TaskRestore::default())).collect());
     };
     check(manifest, plan, allow_non_restored)?;
-    let stored: BTreeMap<&str, &OperatorManifest> =
-        manifest.operators.iter().map(|operator| (operator.uid.as_str(), operator)).collect();
+    let stored = by_uid(manifest);
     let finished = finished_tasks(&stored, plan)?;
     let mut restores: BTreeMap<TaskId, TaskRestore> = plan
         .tasks()
         .into_iter()
         .map(|task| {
             let finished = finished.contains(&task);
-            (task, TaskRestore { checkpoint: Some(manifest.checkpoint), operators: BTreeMap::new(), finished })
+            (
+                task,
+                TaskRestore {
+                    checkpoint: Some(manifest.checkpoint),
+                    operators: BTreeMap::new(),
+                    finished,
+                    stopped: false,
+                },
+            )
         })
         .collect();
     for (vertex, vertex_plan) in plan.vertices.iter().enumerate() {
         for operator in &vertex_plan.operators {
             let Some(stored) = stored.get(operator.uid.as_str()) else { continue };
-            let states = redistribute(stored, vertex_plan.parallelism, plan.max_parallelism);
+            let stored = taken(stored, operator);
+            let states = redistribute(&stored, vertex_plan.parallelism, plan.max_parallelism);
             for (subtask, state) in (0..).zip(states) {
                 if let Some(restore) = restores.get_mut(&TaskId { vertex: vertex as u32, subtask }) {
                     restore.operators.insert(operator.uid.clone(), state);
@@ -94,7 +106,12 @@ pub fn assign_state(
     Ok(restores)
 }
 
-fn check(manifest: &CheckpointManifest, plan: &JobPlan, allow_non_restored: bool) -> Result<(), RestoreError> {
+pub(crate) fn by_uid(manifest: &CheckpointManifest) -> BTreeMap<&str, &OperatorManifest> {
+    manifest.operators.iter().map(|operator| (operator.uid.as_str(), operator)).collect()
+}
+
+/// What concerns the job as a whole and not the state of one operator.
+pub(crate) fn check_placement(manifest: &CheckpointManifest, plan: &JobPlan) -> Result<(), RestoreError> {
     if manifest.key_hash != KEY_HASH {
         return Err(RestoreError::KeyHash { found: manifest.key_hash.clone(), expected: KEY_HASH.into() });
     }
@@ -108,34 +125,47 @@ fn check(manifest: &CheckpointManifest, plan: &JobPlan, allow_non_restored: bool
     if stored != plan.max_parallelism {
         return Err(RestoreError::MaxParallelism { stored, configured: plan.max_parallelism });
     }
-    if allow_non_restored {
-        return Ok(());
-    }
-    let known: BTreeSet<&str> =
-        plan.vertices.iter().flat_map(|vertex| vertex.operators.iter().map(|operator| operator.uid.as_str())).collect();
-    let unknown: Vec<String> = manifest
-        .operators
-        .iter()
-        .filter(|operator| !known.contains(operator.uid.as_str()) && holds_state(operator))
-        .map(|operator| operator.uid.clone())
-        .collect();
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    let known = known.into_iter().map(str::to_owned).collect();
-    Err(RestoreError::UnknownState { checkpoint: manifest.checkpoint, unknown, known })
+    Ok(())
 }
 
-fn holds_state(operator: &OperatorManifest) -> bool {
-    operator.subtasks.values().any(|subtask| {
-        !subtask.state.keyed.is_empty() || subtask.state.lists.iter().any(|list| !list.entries.is_empty())
+fn check(manifest: &CheckpointManifest, plan: &JobPlan, allow_non_restored: bool) -> Result<(), RestoreError> {
+    check_placement(manifest, plan)?;
+    let checks = compatibility::operators(manifest, plan);
+    let checkpoint = manifest.checkpoint;
+    let incompatible = checks.iter().filter(|check| check.verdict == Verdict::Incompatible);
+    let reasons: Vec<String> = incompatible
+        .flat_map(|check| check.reasons.iter().map(|why| format!("operator {}: {why}", check.uid)))
+        .collect();
+    if !reasons.is_empty() {
+        return Err(RestoreError::IncompatibleState { checkpoint, reasons });
+    }
+    let dropped = checks.into_iter().filter(|check| check.verdict == Verdict::Dropped);
+    let unknown: Vec<String> = dropped.map(|check| check.uid).collect();
+    if unknown.is_empty() || allow_non_restored {
+        return Ok(());
+    }
+    let stateful = plan.operators().filter(|operator| operator.stateful);
+    Err(RestoreError::UnknownState {
+        checkpoint,
+        unknown,
+        known: stateful.map(|operator| operator.uid.clone()).collect(),
     })
+}
+
+/// The part of an operator's stored state that the operator has a place for.
+fn taken(stored: &OperatorManifest, operator: &OperatorPlan) -> OperatorManifest {
+    let mut taken = stored.clone();
+    for subtask in taken.subtasks.values_mut() {
+        subtask.state.keyed.retain(|handle| compatibility::takes(operator, &handle.name));
+        subtask.state.lists.retain(|list| compatibility::takes(operator, &list.name));
+    }
+    taken
 }
 
 /// Tasks that have nothing left to do. A task is one only if all of its operators had finished in this very subtask,
 /// the parallelism is the same, and everything it reads from has finished too; other tasks run again from their state,
 /// which says that there is nothing left to read.
-fn finished_tasks(
+pub(crate) fn finished_tasks(
     stored: &BTreeMap<&str, &OperatorManifest>,
     plan: &JobPlan,
 ) -> Result<BTreeSet<TaskId>, RestoreError> {

@@ -11,7 +11,12 @@ fn plan(operators: &[(&str, u32)]) -> JobPlan {
             .map(|(uid, parallelism)| VertexPlan {
                 name: format!("vertex {uid}"),
                 parallelism: *parallelism,
-                operators: vec![OperatorPlan { uid: (*uid).into(), name: (*uid).into(), stateful: true }],
+                operators: vec![OperatorPlan {
+                    uid: (*uid).into(),
+                    name: (*uid).into(),
+                    stateful: true,
+                    state: vec![],
+                }],
             })
             .collect(),
         edges: (1..operators.len() as u32)
@@ -33,6 +38,7 @@ fn operator(uid: &str, states: Vec<(bool, OperatorState)>) -> OperatorManifest {
 
 fn manifest(operators: Vec<OperatorManifest>) -> CheckpointManifest {
     CheckpointManifest {
+        kind: Default::default(),
         version: MANIFEST_VERSION,
         checkpoint: 7,
         job_id: "job".into(),
@@ -214,7 +220,12 @@ fn finished_subtasks_stay_finished_only_if_nothing_moved() {
 #[test]
 fn a_chain_is_finished_only_as_a_whole() {
     let mut chained = plan(&[("source", 1)]);
-    chained.vertices[0].operators.push(OperatorPlan { uid: "map".into(), name: "map".into(), stateful: false });
+    chained.vertices[0].operators.push(OperatorPlan {
+        uid: "map".into(),
+        name: "map".into(),
+        stateful: false,
+        state: vec![],
+    });
     let finished = |flag| vec![(flag, OperatorState::default())];
     for (source, map, expected) in [(true, true, true), (true, false, false)] {
         let manifest = manifest(vec![operator("source", finished(source)), operator("map", finished(map))]);

@@ -7,6 +7,7 @@
 
 pub mod alignment;
 pub mod assign;
+pub mod compatibility;
 pub mod coordinator;
 pub mod failover;
 pub mod ids;

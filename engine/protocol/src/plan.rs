@@ -1,6 +1,7 @@
 //! The job graph as the protocol sees it: vertices (chains of operators), edges, channels. No operators' code.
 
 use crate::ids::TaskId;
+use crate::manifest::Redistribution;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,34 @@ pub struct OperatorPlan {
     pub uid: String,
     pub name: String,
     pub stateful: bool,
+    /// Every state that the operator writes into checkpoints. A stateful operator that says nothing here takes whatever is
+    /// stored under its uid and checks it by itself.
+    pub state: Vec<StateTable>,
+}
+
+/// What is known of one state of an operator before anything runs: enough to tell whether stored state fits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateTable {
+    /// Unique within the operator.
+    pub name: String,
+    /// As manifests have it: `user Utf8 KEY, visits Int64` for keyed state; for lists see [`StateTable::list`].
+    pub schema: String,
+}
+
+impl StateTable {
+    pub fn keyed(name: impl Into<String>, schema: impl Into<String>) -> StateTable {
+        StateTable { name: name.into(), schema: schema.into() }
+    }
+
+    /// The entries of a list are their operator's own business; how they are given out again is not.
+    pub fn list(name: impl Into<String>, redistribution: Redistribution) -> StateTable {
+        let schema = match redistribution {
+            Redistribution::Split => "LIST, split",
+            Redistribution::Union => "LIST, union",
+            Redistribution::Broadcast => "LIST, broadcast",
+        };
+        StateTable { name: name.into(), schema: schema.into() }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +103,10 @@ impl JobPlan {
             }
         }
         channels
+    }
+
+    pub fn operators(&self) -> impl Iterator<Item = &OperatorPlan> {
+        self.vertices.iter().flat_map(|vertex| &vertex.operators)
     }
 
     pub fn tasks(&self) -> Vec<TaskId> {

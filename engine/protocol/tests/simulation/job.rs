@@ -211,6 +211,7 @@ impl Job {
                             uid: uid(number as u32, *role),
                             name: format!("{role:?}"),
                             stateful: true,
+                            state: vec![],
                         })
                         .collect(),
                 })

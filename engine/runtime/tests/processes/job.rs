@@ -48,6 +48,7 @@ pub fn graph(parallelism: u32, rows: i64, visible: Visible, failing: Arc<AtomicB
         name: uid.into(),
         parallelism,
         stateful: true,
+        state: vec![],
         factory,
         description: String::new(),
     };
@@ -173,6 +174,7 @@ pub fn slow_snapshot_graph(order: Order) -> JobGraph {
         name: uid.into(),
         parallelism: 2,
         stateful: true,
+        state: vec![],
         factory,
         description: String::new(),
     };

@@ -131,7 +131,7 @@ impl<'a> Planner<'a> {
         description: String,
         factory: Factory,
     ) -> usize {
-        self.graph.add(Node { uid, name, parallelism, stateful, factory, description })
+        self.graph.add(Node { uid, name, parallelism, stateful, state: Vec::new(), factory, description })
     }
 }
 
