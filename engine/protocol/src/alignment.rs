@@ -75,17 +75,18 @@ impl Aligner {
     /// A barrier arrived in the channel, after everything that was sent before it.
     pub fn on_barrier(&mut self, channel: usize, barrier: Barrier, now: Millis) -> Vec<Alignment> {
         let mut out = Vec::new();
+        let checkpoint = barrier.checkpoint;
         if channel >= self.ended.len() || !self.admit(barrier, now, &mut out) {
             return out;
         }
-        if let Some(pending) = self.pending.get_mut(&barrier.checkpoint) {
+        if let Some(pending) = self.pending.get_mut(&checkpoint) {
             pending.arrived[channel] = true;
         }
-        if self.mode == CheckpointMode::ExactlyOnce && !self.is_complete(barrier.checkpoint) {
+        if self.mode == CheckpointMode::ExactlyOnce && !self.is_complete(checkpoint) {
             self.blocked[channel] = true;
             out.push(Alignment::Block(channel));
         }
-        self.complete(barrier.checkpoint, now, &mut out);
+        self.complete(checkpoint, now, &mut out);
         out
     }
 
@@ -93,8 +94,9 @@ impl Aligner {
     /// end is still on its way are waited for, so that nothing they carry is missed.
     pub fn on_trigger(&mut self, barrier: Barrier, now: Millis) -> Vec<Alignment> {
         let mut out = Vec::new();
+        let checkpoint = barrier.checkpoint;
         if self.admit(barrier, now, &mut out) {
-            self.complete(barrier.checkpoint, now, &mut out);
+            self.complete(checkpoint, now, &mut out);
         }
         out
     }
@@ -183,9 +185,9 @@ impl Aligner {
         self.taken = checkpoint;
         self.aborted = self.aborted.split_off(&(checkpoint + 1));
         out.push(Alignment::Checkpoint {
-            barrier: pending.barrier,
             start_delay_ms: pending.first_at.saturating_sub(pending.barrier.triggered_at),
             alignment_ms: now.saturating_sub(pending.first_at),
+            barrier: pending.barrier,
         });
         self.unblock(out);
     }

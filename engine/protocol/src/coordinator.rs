@@ -3,33 +3,39 @@
 //! [`Event`]s are facts the runtime observed, [`Action`]s are effects it must carry out, in order. The machine never
 //! learns anything but through events.
 //!
-//! The machine itself is [`Coordinator`]: claim and recovery, scheduling, checkpointing, failover, ending and clean-up are
-//! modules of their own below.
+//! The machine itself is [`Coordinator`]: claim and recovery, scheduling, checkpointing, savepoints, rescaling, failover,
+//! ending and clean-up are modules of their own below.
 
 mod checkpointing;
 mod cleanup;
 mod ending;
 mod failover;
 mod journaling;
+mod live;
 mod machine;
+mod rescaling;
 mod restore_points;
+mod savepoints;
 mod scheduling;
 #[cfg(test)]
 mod tests;
 mod view;
 
-pub use machine::{Coordinator, CoordinatorConfig};
+pub use machine::{Coordinator, CoordinatorConfig, ExternalRestore};
 pub use view::{
-    CheckpointCounts, CheckpointStatus, CheckpointView, CheckpointsView, CoordinatorView, FailureView, RestoreView,
-    Summary, TaskCheckpointView, TaskState, TaskView, WorkerView,
+    CheckpointCounts, CheckpointStatus, CheckpointView, CheckpointsView, CoordinatorView, FailureView, Outcome,
+    RescaleView, RestoreView, SavepointView, Summary, TaskCheckpointView, TaskState, TaskView, TriggeredView,
+    WorkerView,
 };
 
 use machine::TaskRun;
 
 use crate::ids::{CheckpointId, DeploymentId, Millis, TaskId, WorkerId};
-use crate::journal::{EndState, JournalEntry};
+use crate::journal::{AfterSavepoint, EndState, JournalEntry};
 use crate::manifest::{CheckpointManifest, SubtaskStats, TaskRestore, TaskSnapshot};
+use crate::plan::JobPlan;
 use serde::{Deserialize, Serialize};
+use streamjob_api::config::{CheckpointConfig, RestartStrategy};
 use thiserror::Error;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +68,11 @@ pub enum Event {
         checkpoint: CheckpointId,
         result: Result<(), StoreError>,
     },
+    /// Answer to [`Action::DeleteSavepoint`].
+    SavepointDeleted {
+        location: String,
+        result: Result<(), StoreError>,
+    },
     WorkerRegistered {
         worker: WorkerId,
         slots: u32,
@@ -91,17 +102,42 @@ pub enum Event {
         reason: DeclineReason,
         message: String,
     },
+    /// Answer to [`Action::Plan`]; the reason if the job cannot run like that.
+    Planned {
+        parallelism: u32,
+        result: Result<Box<JobPlan>, String>,
+    },
     /// A person asks.
     Request(Request),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Triggers are names that the caller gives: a request that is repeated under the same name is the same request.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Request {
-    /// One checkpoint now, beside the periodic ones.
-    TriggerCheckpoint,
+    /// One checkpoint now, beside the periodic ones; with `full`, one that shares no file with earlier ones.
+    TriggerCheckpoint {
+        trigger: String,
+        full: bool,
+    },
+    Savepoint {
+        trigger: String,
+        /// Where the savepoint's own directory is made.
+        directory: String,
+        then: AfterSavepoint,
+    },
     /// A last checkpoint, then all tasks are cancelled and the coordinator exits; the job can be resumed.
     Suspend,
     Cancel,
+    /// A consistent cut, then the same job at another parallelism on the workers that are there.
+    Rescale {
+        trigger: String,
+        parallelism: u32,
+    },
+    /// What may change while the job runs, as it is to be from now on.
+    Reconfigure {
+        checkpoint: CheckpointConfig,
+        restart: RestartStrategy,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -155,11 +191,31 @@ pub enum AppendOutcome {
     Unknown(String),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What state a barrier asks for, and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SnapshotKind {
+    /// `whole`: a file that was written before must not be part of it.
+    Checkpoint { whole: bool },
+    /// All of the state in files of its own in this directory.
+    Savepoint { directory: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Barrier {
     pub checkpoint: CheckpointId,
     /// Unix time of the trigger.
     pub triggered_at: Millis,
+    pub kind: SnapshotKind,
+    /// Nothing follows: sources send no more behind it, and a task ends once it is told that the checkpoint is complete.
+    /// If the checkpoint is aborted, everything goes on.
+    pub last: bool,
+}
+
+impl Barrier {
+    /// Of an ordinary checkpoint.
+    pub fn new(checkpoint: CheckpointId, triggered_at: Millis) -> Barrier {
+        Barrier { checkpoint, triggered_at, kind: SnapshotKind::Checkpoint { whole: false }, last: false }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -175,23 +231,43 @@ pub enum Action {
     TrimJournal {
         before: u64,
     },
+    /// `location`: the directory of a snapshot outside of the job's own storage. Its files are then named absolutely in
+    /// the answer.
     LoadManifest {
         checkpoint: CheckpointId,
         expected_checksum: u64,
+        location: Option<String>,
     },
+    /// `savepoint`: its directory, to which files that lie elsewhere are copied first.
     WriteManifest {
         manifest: Box<CheckpointManifest>,
+        savepoint: Option<String>,
     },
     /// Manifest first, then the listed files, which nothing else refers to. The checkpoint may never have had a manifest,
     /// and files may be gone already: neither is an error.
     DeleteCheckpoint {
         checkpoint: CheckpointId,
         files: Vec<String>,
+        location: Option<String>,
+    },
+    /// Everything in the directory of a savepoint that came to nothing; what is not there is no error.
+    DeleteSavepoint {
+        location: String,
+    },
+    /// What the job looks like at this parallelism.
+    Plan {
+        parallelism: u32,
+    },
+    /// These sources end as if they had read everything.
+    DrainSources {
+        tasks: Vec<(WorkerId, TaskId, DeploymentId)>,
     },
     /// Start these tasks. A pipelined region is always deployed whole: `tasks` holds every task that these exchange data
     /// with.
     Deploy {
         deployment: DeploymentId,
+        /// Of the plan that the tasks belong to.
+        parallelism: u32,
         tasks: Vec<TaskDeployment>,
     },
     /// May come again for tasks that have not stopped yet. Unknown tasks are answered with [`TaskStatus::Canceled`].
@@ -263,6 +339,32 @@ pub enum Report {
         reason: String,
         counted: bool,
     },
+    /// The store does not say whether it has taken the checkpoint's entry in the journal.
+    CheckpointStalled {
+        checkpoint: CheckpointId,
+        reason: String,
+    },
+    SavepointCompleted {
+        trigger: String,
+        checkpoint: CheckpointId,
+        location: String,
+        then: AfterSavepoint,
+        duration_ms: u64,
+        bytes: u64,
+    },
+    SavepointFailed {
+        trigger: String,
+        reason: String,
+    },
+    /// The job runs at this parallelism from here on.
+    Rescaled {
+        parallelism: u32,
+    },
+    RescaleFailed {
+        parallelism: u32,
+        reason: String,
+    },
+    Reconfigured,
     /// The newest checkpoint could not be used and an older one is.
     CheckpointSkipped {
         checkpoint: CheckpointId,
@@ -280,6 +382,11 @@ pub enum Report {
     /// Tasks cannot be placed until workers with this many more slots register.
     WaitingForSlots {
         missing: u32,
+    },
+    /// Files of a savepoint that came to nothing could not be deleted and stay behind.
+    SavepointLeftBehind {
+        location: String,
+        reason: String,
     },
     /// Files of a discarded checkpoint could not be deleted and stay behind.
     CleanupFailed {

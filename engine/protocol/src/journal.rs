@@ -4,10 +4,14 @@
 
 use crate::ids::{CheckpointId, Millis};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use streamjob_api::config::{CheckpointConfig, RestartStrategy};
 use thiserror::Error;
 
 /// Number of the first entry.
 pub const FIRST_SEQ: u64 = 1;
+/// Ended savepoints whose outcome can still be asked for.
+const SAVEPOINT_HISTORY: usize = 50;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum JournalEntry {
@@ -19,18 +23,115 @@ pub enum JournalEntry {
         at: Millis,
     },
     /// The checkpoint exists from here on.
-    Completed { checkpoint: CheckpointId, manifest_checksum: u64, at: Millis },
+    Completed {
+        checkpoint: CheckpointId,
+        manifest_checksum: u64,
+        at: Millis,
+    },
     /// The checkpoint will be deleted; written before its files go.
-    Discarded { checkpoint: CheckpointId },
-    /// Every sink confirmed what belongs to this checkpoint; saves the successor nothing but time.
-    Committed { checkpoint: CheckpointId },
+    Discarded {
+        checkpoint: CheckpointId,
+    },
+    /// Somebody asked for a savepoint; written before anything is put into its directory.
+    SavepointStarted {
+        trigger: String,
+        /// Its own directory.
+        location: String,
+        then: AfterSavepoint,
+        at: Millis,
+    },
+    /// The savepoint exists from here on. If the job stops with it, it is also what the job would go on from.
+    SavepointCompleted {
+        trigger: String,
+        checkpoint: CheckpointId,
+        manifest_checksum: u64,
+        at: Millis,
+    },
+    SavepointFailed {
+        trigger: String,
+        reason: String,
+        at: Millis,
+    },
+    /// A snapshot that the job was started from and now owns.
+    Adopted {
+        checkpoint: CheckpointId,
+        manifest_checksum: u64,
+        location: String,
+        at: Millis,
+    },
+    /// The job runs at this parallelism until its next revision.
+    Rescaled {
+        parallelism: u32,
+        at: Millis,
+    },
+    /// Options that were changed while the job ran, until its next revision.
+    Configured {
+        checkpoint: CheckpointConfig,
+        restart: RestartStrategy,
+    },
     /// Ids up to this one may be in use: a successor starts above it, so that no id is ever used twice, not even that
     /// of a checkpoint which never completed.
-    Reserved { up_to: CheckpointId },
+    Reserved {
+        up_to: CheckpointId,
+    },
     /// The job reached a terminal state; a later coordinator has nothing to run, unless it claims with a higher revision.
-    Ended { state: EndState, reason: Option<String>, at: Millis },
+    Ended {
+        state: EndState,
+        reason: Option<String>,
+        at: Millis,
+    },
     /// Replaces all entries before it, so that listing stays cheap.
-    Compacted { state: JournalState },
+    Compacted {
+        state: JournalState,
+    },
+}
+
+/// What follows once a savepoint is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AfterSavepoint {
+    /// The job was not disturbed: nothing is committed.
+    GoOn,
+    /// The job finishes; what belongs to the savepoint is committed. `drain`: sources end first, so that all timers fire.
+    Stop {
+        drain: bool,
+    },
+    Cancel,
+}
+
+impl AfterSavepoint {
+    pub fn stops(self) -> bool {
+        matches!(self, AfterSavepoint::Stop { .. })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SavepointOutcome {
+    Started,
+    /// Its coordinator was replaced by one of a later revision.
+    Abandoned,
+    Completed {
+        checkpoint: CheckpointId,
+    },
+    Failed {
+        reason: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavepointRecord {
+    pub trigger: String,
+    pub location: String,
+    pub then: AfterSavepoint,
+    pub at: Millis,
+    pub outcome: SavepointOutcome,
+}
+
+/// Where a snapshot lies that is not in the job's own storage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Location {
+    pub path: String,
+    /// It is deleted like the job's own checkpoints; otherwise it is only read.
+    pub owned: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +151,19 @@ pub struct JournalState {
     /// The highest id ever completed or used.
     pub highest_checkpoint: CheckpointId,
     pub ended: Option<(EndState, Option<String>)>,
+    /// Of those in `checkpoints` that lie elsewhere.
+    #[serde(default)]
+    pub locations: BTreeMap<CheckpointId, Location>,
+    /// Oldest first.
+    #[serde(default)]
+    pub savepoints: Vec<SavepointRecord>,
+    /// The job stops with this savepoint: it is never run beyond it.
+    #[serde(default)]
+    pub stopped: Option<CheckpointId>,
+    #[serde(default)]
+    pub parallelism: Option<u32>,
+    #[serde(default)]
+    pub configured: Option<(CheckpointConfig, RestartStrategy)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -82,22 +196,93 @@ impl JournalState {
                 }
                 if *revision > self.revision {
                     self.ended = None;
+                    self.stopped = None;
+                    self.parallelism = None;
+                    self.configured = None;
+                    for savepoint in &mut self.savepoints {
+                        if savepoint.outcome == SavepointOutcome::Started {
+                            savepoint.outcome = SavepointOutcome::Abandoned;
+                        }
+                    }
                 }
                 self.revision = *revision;
                 self.claimant = Some(claimant.clone());
             }
             JournalEntry::Completed { checkpoint, manifest_checksum, .. } => {
-                self.checkpoints.retain(|(known, _)| known != checkpoint);
-                let position = self.checkpoints.partition_point(|(known, _)| known < checkpoint);
-                self.checkpoints.insert(position, (*checkpoint, *manifest_checksum));
-                self.highest_checkpoint = self.highest_checkpoint.max(*checkpoint);
+                self.add(*checkpoint, *manifest_checksum, None);
             }
-            JournalEntry::Discarded { checkpoint } => self.checkpoints.retain(|(known, _)| known != checkpoint),
-            JournalEntry::Committed { .. } => {}
+            JournalEntry::Discarded { checkpoint } => {
+                self.checkpoints.retain(|(known, _)| known != checkpoint);
+                self.locations.remove(checkpoint);
+            }
+            JournalEntry::SavepointStarted { trigger, location, then, at } => {
+                self.savepoints.retain(|known| known.trigger != *trigger);
+                self.savepoints.push(SavepointRecord {
+                    trigger: trigger.clone(),
+                    location: location.clone(),
+                    then: *then,
+                    at: *at,
+                    outcome: SavepointOutcome::Started,
+                });
+            }
+            JournalEntry::SavepointCompleted { trigger, checkpoint, manifest_checksum, .. } => {
+                self.highest_checkpoint = self.highest_checkpoint.max(*checkpoint);
+                let Some(record) = self.savepoints.iter_mut().find(|known| known.trigger == *trigger) else { return };
+                record.outcome = SavepointOutcome::Completed { checkpoint: *checkpoint };
+                if record.then.stops() {
+                    let location = Location { path: record.location.clone(), owned: false };
+                    self.add(*checkpoint, *manifest_checksum, Some(location));
+                    self.stopped = Some(*checkpoint);
+                }
+                self.forget_old_savepoints();
+            }
+            JournalEntry::SavepointFailed { trigger, reason, .. } => {
+                if let Some(record) = self.savepoints.iter_mut().find(|known| known.trigger == *trigger) {
+                    record.outcome = SavepointOutcome::Failed { reason: reason.clone() };
+                }
+                self.forget_old_savepoints();
+            }
+            JournalEntry::Adopted { checkpoint, manifest_checksum, location, .. } => {
+                let location = Location { path: location.clone(), owned: true };
+                self.add(*checkpoint, *manifest_checksum, Some(location));
+            }
+            JournalEntry::Rescaled { parallelism, .. } => self.parallelism = Some(*parallelism),
+            JournalEntry::Configured { checkpoint, restart } => {
+                self.configured = Some((checkpoint.clone(), restart.clone()));
+            }
             JournalEntry::Reserved { up_to } => self.highest_checkpoint = self.highest_checkpoint.max(*up_to),
             JournalEntry::Ended { state, reason, .. } => self.ended = Some((*state, reason.clone())),
             JournalEntry::Compacted { state } => *self = state.clone(),
         }
+    }
+
+    fn add(&mut self, checkpoint: CheckpointId, checksum: u64, location: Option<Location>) {
+        self.checkpoints.retain(|(known, _)| *known != checkpoint);
+        let position = self.checkpoints.partition_point(|(known, _)| *known < checkpoint);
+        self.checkpoints.insert(position, (checkpoint, checksum));
+        self.highest_checkpoint = self.highest_checkpoint.max(checkpoint);
+        match location {
+            Some(location) => self.locations.insert(checkpoint, location),
+            None => self.locations.remove(&checkpoint),
+        };
+    }
+
+    fn forget_old_savepoints(&mut self) {
+        let ended = |record: &SavepointRecord| {
+            matches!(record.outcome, SavepointOutcome::Completed { .. } | SavepointOutcome::Failed { .. })
+        };
+        let mut surplus =
+            self.savepoints.iter().filter(|record| ended(record)).count().saturating_sub(SAVEPOINT_HISTORY);
+        self.savepoints.retain(|record| {
+            let forget = surplus > 0 && ended(record);
+            surplus -= usize::from(forget);
+            !forget
+        });
+    }
+
+    /// Whether the job may delete it.
+    pub fn owns(&self, checkpoint: CheckpointId) -> bool {
+        self.locations.get(&checkpoint).is_none_or(|location| location.owned)
     }
 
     /// A claim with a lower revision than the standing one is refused; of equal revisions the newer claim wins.
@@ -140,6 +325,65 @@ mod tests {
 
     fn completed(checkpoint: u64) -> JournalEntry {
         JournalEntry::Completed { checkpoint, manifest_checksum: checkpoint * 10, at: 0 }
+    }
+
+    fn started(trigger: &str, then: u8) -> JournalEntry {
+        let then = match then {
+            0 => AfterSavepoint::GoOn,
+            1 => AfterSavepoint::Cancel,
+            _ => AfterSavepoint::Stop { drain: false },
+        };
+        JournalEntry::SavepointStarted { trigger: trigger.into(), location: format!("/s/{trigger}"), then, at: 0 }
+    }
+
+    fn saved(trigger: &str, checkpoint: u64) -> JournalEntry {
+        JournalEntry::SavepointCompleted { trigger: trigger.into(), checkpoint, manifest_checksum: 7, at: 0 }
+    }
+
+    #[test]
+    fn a_plain_savepoint_is_no_recovery_point() {
+        let state = JournalState::fold(&[claim(1, "a"), completed(4), started("s", 0), saved("s", 5)]);
+        assert_eq!(state.checkpoints, [(4, 40)]);
+        assert_eq!(state.highest_checkpoint, 5);
+        assert_eq!(state.savepoints[0].outcome, SavepointOutcome::Completed { checkpoint: 5 });
+        assert_eq!(state.stopped, None);
+    }
+
+    #[test]
+    fn a_job_that_stops_with_a_savepoint_goes_on_from_it_in_its_next_revision() {
+        let entries = [claim(1, "a"), completed(4), started("s", 2), saved("s", 5), ended(EndState::Finished)];
+        let mut state = JournalState::fold(&entries);
+        assert_eq!(state.stopped, Some(5));
+        state.apply(&JournalEntry::Discarded { checkpoint: 4 });
+        state.apply(&claim(2, "b"));
+        assert_eq!((state.stopped, state.ended.clone()), (None, None));
+        assert_eq!(state.checkpoints, [(5, 7)]);
+        assert_eq!(state.locations[&5], Location { path: "/s/s".into(), owned: false });
+        assert!(!state.owns(5));
+        state.apply(&JournalEntry::Discarded { checkpoint: 5 });
+        assert!(state.locations.is_empty());
+    }
+
+    #[test]
+    fn a_new_revision_abandons_savepoints_under_way_and_forgets_live_changes() {
+        let live = [started("s", 0), JournalEntry::Rescaled { parallelism: 3, at: 0 }];
+        let mut state = JournalState::fold([claim(1, "a")].iter().chain(&live));
+        assert_eq!(state.parallelism, Some(3));
+        state.apply(&claim(1, "b"));
+        assert_eq!((state.parallelism, &state.savepoints[0].outcome), (Some(3), &SavepointOutcome::Started));
+        state.apply(&claim(2, "c"));
+        assert_eq!((state.parallelism, &state.savepoints[0].outcome), (None, &SavepointOutcome::Abandoned));
+    }
+
+    #[test]
+    fn only_so_many_ended_savepoints_are_remembered() {
+        let mut state = JournalState::fold(&[claim(1, "a"), started("running", 0)]);
+        for number in 1..=60u64 {
+            state.apply(&started(&format!("t{number}"), 0));
+            state.apply(&saved(&format!("t{number}"), number));
+        }
+        assert_eq!(state.savepoints.len(), SAVEPOINT_HISTORY + 1);
+        assert_eq!((state.savepoints[0].trigger.as_str(), state.savepoints[1].trigger.as_str()), ("running", "t11"));
     }
 
     fn ended(state: EndState) -> JournalEntry {
@@ -216,6 +460,16 @@ mod tests {
             (1u64..20).prop_map(completed),
             (1u64..20).prop_map(|checkpoint| JournalEntry::Discarded { checkpoint }),
             (1u64..40).prop_map(|up_to| JournalEntry::Reserved { up_to }),
+            ("[st]", 0u8..3).prop_map(|(trigger, then)| started(&trigger, then)),
+            ("[st]", 1u64..20).prop_map(|(trigger, checkpoint)| saved(&trigger, checkpoint)),
+            "[st]".prop_map(|trigger| JournalEntry::SavepointFailed { trigger, reason: "why".into(), at: 0 }),
+            (1u64..20).prop_map(|checkpoint| JournalEntry::Adopted {
+                checkpoint,
+                manifest_checksum: 1,
+                location: "elsewhere".into(),
+                at: 0
+            }),
+            (1u32..4).prop_map(|parallelism| JournalEntry::Rescaled { parallelism, at: 0 }),
             Just(ended(EndState::Canceled)),
         ]
     }

@@ -14,7 +14,7 @@ pub struct KeyGroupRange {
 /// An immutable file in checkpoint storage.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileRef {
-    /// Relative to the job's directory, for example `shared/7f…c2.arrow`.
+    /// Relative to the job's directory, for example `shared/7f…c2.arrow`, or with a scheme if it lies elsewhere.
     pub path: String,
     pub bytes: u64,
     /// xxh3-64 of the whole file.
@@ -91,10 +91,22 @@ pub struct SubtaskManifest {
 
 pub const MANIFEST_VERSION: u32 = 1;
 
+/// Who owns a snapshot's files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ManifestKind {
+    /// Paths are relative to the job's directory; files may be shared with other checkpoints.
+    #[default]
+    Checkpoint,
+    /// Paths are relative to the directory of the manifest, which holds everything.
+    Savepoint,
+}
+
 /// Content of `chk-<n>/_metadata` (JSON with a checksum line, see the runtime's storage).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointManifest {
     pub version: u32,
+    #[serde(default)]
+    pub kind: ManifestKind,
     pub checkpoint: CheckpointId,
     pub job_id: String,
     pub job_name: String,
@@ -121,4 +133,7 @@ pub struct TaskRestore {
     pub operators: BTreeMap<String, OperatorState>,
     /// All of this subtask had finished: emit end of data and nothing else.
     pub finished: bool,
+    /// The job stopped with this snapshot: make visible what belongs to it, and end.
+    #[serde(default)]
+    pub stopped: bool,
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use std::collections::VecDeque;
 
 fn barrier(checkpoint: CheckpointId) -> Barrier {
-    Barrier { checkpoint, triggered_at: 100 }
+    Barrier::new(checkpoint, 100)
 }
 
 fn taken(out: &[Alignment]) -> Vec<CheckpointId> {

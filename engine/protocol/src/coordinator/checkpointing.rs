@@ -5,17 +5,17 @@
 //! to the journal the checkpoint cannot be aborted any more.
 
 use super::machine::{Coordinator, Life};
-use super::view::{TaskCheckpointView, TaskState};
-use super::{Action, Barrier, DeclineReason, Report, StoreError};
+use super::view::{Outcome, TaskCheckpointView, TaskState, TriggeredView};
+use super::{Action, Barrier, DeclineReason, Report, SnapshotKind, StoreError};
 use crate::assign::KEY_HASH;
 use crate::ids::{CheckpointId, DeploymentId, Millis, TaskId, WorkerId};
 use crate::journal::JournalEntry;
 use crate::manifest::{
-    CheckpointManifest, MANIFEST_VERSION, OperatorManifest, OperatorState, SubtaskManifest, SubtaskStats, TaskRestore,
-    TaskSnapshot, TaskStats,
+    CheckpointManifest, MANIFEST_VERSION, ManifestKind, OperatorManifest, OperatorState, SubtaskManifest, SubtaskStats,
+    TaskRestore, TaskSnapshot, TaskStats,
 };
 use crate::retention::{files_of_manifest, files_of_state};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Ids are reserved in the journal by the block, so that not every checkpoint costs a second entry.
@@ -27,7 +27,9 @@ const CLOSING_MS: u64 = 5_000;
 /// At least this long after a failed last checkpoint comes the next one.
 const DRAIN_RETRY_MS: u64 = 500;
 /// Requests of people that wait for their turn.
-const MAX_QUEUED_REQUESTS: u32 = 1_000;
+const MAX_QUEUED_REQUESTS: usize = 1_000;
+/// Checkpoints that were asked for, as they are shown.
+const TRIGGERED_HISTORY: usize = 50;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -36,13 +38,26 @@ pub(super) enum Stage {
     Journaling,
 }
 
+/// Who wants a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The interval, or the machine itself.
+    Timer,
+    /// A request for a checkpoint, by trigger.
+    Request(String),
+    /// A request for a savepoint, by trigger.
+    Savepoint(String),
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Pending {
     pub stage: Stage,
+    pub cause: Cause,
+    kind: SnapshotKind,
     triggered_at: Millis,
     expires_at: Millis,
     /// Tasks that have to acknowledge, with the deployment they belonged to at the trigger.
-    expected: BTreeMap<TaskId, DeploymentId>,
+    pub expected: BTreeMap<TaskId, DeploymentId>,
     acks: BTreeMap<TaskId, (TaskSnapshot, SubtaskStats)>,
     manifest: Option<Arc<CheckpointManifest>>,
 }
@@ -60,13 +75,14 @@ pub(super) struct Checkpoints {
     periodic: Option<Millis>,
     started_before: bool,
     periodic_waits: bool,
-    requests: u32,
+    /// Trigger, and whether nothing may be shared with earlier checkpoints.
+    requests: VecDeque<(String, bool)>,
     /// The first checkpoint triggered after every task was drained.
     last_of_drained: Option<CheckpointId>,
     drain_not_before: Millis,
     /// Tasks covered to their end by a completed checkpoint, until they report it or this time passes.
     closing: BTreeMap<TaskId, Millis>,
-    last_completion: Option<Millis>,
+    pub last_completion: Option<Millis>,
     /// Counted failures since the last success.
     failures: u32,
     last_success: CheckpointId,
@@ -77,6 +93,26 @@ pub(super) struct Checkpoints {
 impl Checkpoints {
     pub fn start_ids_above(&mut self, highest: CheckpointId) {
         self.next_id = highest + 1;
+    }
+
+    pub fn ids_are_used_up(&self) -> bool {
+        self.next_id > self.reserved_up_to
+    }
+
+    /// The next periodic checkpoint comes after a whole new interval.
+    pub fn restart_interval(&mut self, now: Millis, interval_ms: Option<u64>) {
+        if self.periodic.is_some() {
+            self.periodic = interval_ms.map(|interval| now.saturating_add(interval));
+        }
+    }
+
+    /// Nothing runs, and the tasks have other names from here on.
+    pub fn on_new_plan(&mut self) {
+        self.ended_states.clear();
+        self.closing.clear();
+        self.periodic = None;
+        self.periodic_waits = false;
+        self.last_of_drained = None;
     }
 
     pub fn on_deployed(&mut self, task: TaskId, restore: &TaskRestore) {
@@ -92,14 +128,42 @@ impl Checkpoints {
 impl Coordinator {
     pub(super) fn checkpoint_timer(&self) -> Option<Millis> {
         let checkpoints = &self.checkpoints;
-        let expiry = checkpoints.pending.values().filter(|pending| pending.stage != Stage::Journaling);
+        let expiry = checkpoints.pending.values();
         let drain = (checkpoints.drain_not_before > self.now).then_some(checkpoints.drain_not_before);
         let others = checkpoints.periodic.into_iter().chain(drain).chain(checkpoints.closing.values().copied());
         expiry.map(|pending| pending.expires_at).chain(others).filter(|at| *at > self.now).min()
     }
 
-    pub(super) fn request_checkpoint(&mut self) {
-        self.checkpoints.requests = (self.checkpoints.requests + 1).min(MAX_QUEUED_REQUESTS);
+    pub(super) fn request_checkpoint(&mut self, trigger: String, full: bool) {
+        if self.view.triggered.iter().any(|known| known.trigger == trigger) {
+            return;
+        }
+        let outcome = if self.life != Life::Working {
+            Outcome::Failed(format!("the job is {:?}, not running", self.view.state))
+        } else if self.checkpoints.requests.len() >= MAX_QUEUED_REQUESTS {
+            Outcome::Failed(format!("{MAX_QUEUED_REQUESTS} requests for checkpoints are waiting"))
+        } else {
+            self.checkpoints.requests.push_back((trigger.clone(), full));
+            Outcome::InProgress
+        };
+        self.view.triggered.push_back(TriggeredView { trigger, at: self.unix_now, outcome });
+        if self.view.triggered.len() > TRIGGERED_HISTORY {
+            self.view.triggered.pop_front();
+        }
+    }
+
+    fn end_request(&mut self, cause: &Cause, outcome: Outcome<CheckpointId>) {
+        let Cause::Request(trigger) = cause else { return };
+        if let Some(view) = self.view.triggered.iter_mut().find(|view| view.trigger == *trigger) {
+            view.outcome = outcome;
+        }
+    }
+
+    /// Nothing that was asked for comes any more.
+    pub(super) fn end_requests(&mut self, reason: &str) {
+        for view in self.view.triggered.iter_mut().filter(|view| view.outcome == Outcome::InProgress) {
+            view.outcome = Outcome::Failed(reason.to_owned());
+        }
     }
 
     /// Every task can take part: all regions are deployed, every task runs or has finished, and one still runs.
@@ -121,16 +185,35 @@ impl Coordinator {
             .checkpoints
             .pending
             .iter()
-            .filter(|(_, pending)| pending.stage != Stage::Journaling && pending.expires_at <= now)
+            .filter(|(_, pending)| pending.expires_at <= now)
             .map(|(checkpoint, _)| *checkpoint)
             .collect();
         for checkpoint in expired {
+            if self.checkpoints.pending.get(&checkpoint).is_some_and(|pending| pending.stage == Stage::Journaling) {
+                self.on_stalled(checkpoint);
+                continue;
+            }
             let missing = self.checkpoints.pending.get(&checkpoint).map_or_else(String::new, Pending::missing);
             let reason = format!(
                 "Checkpoint expired before completing: {missing} after {} ms",
                 self.config.checkpoint.timeout_ms
             );
             self.fail_checkpoint(checkpoint, reason, true, None);
+        }
+    }
+
+    /// Nobody knows whether the journal has the entry, so the checkpoint cannot be given up; but it is not there either,
+    /// and that counts as often as its timeout passes.
+    fn on_stalled(&mut self, checkpoint: CheckpointId) {
+        let timeout = self.config.checkpoint.timeout_ms;
+        let Some(pending) = self.checkpoints.pending.get_mut(&checkpoint) else { return };
+        pending.expires_at = self.now.saturating_add(timeout.max(1));
+        let is_savepoint = matches!(pending.cause, Cause::Savepoint(_));
+        let reason =
+            format!("the storage has not confirmed the journal's entry of checkpoint {checkpoint} for {timeout} ms");
+        self.report(Report::CheckpointStalled { checkpoint, reason: reason.clone() });
+        if !is_savepoint {
+            self.count_failure(checkpoint, &reason, None);
         }
     }
 
@@ -145,17 +228,25 @@ impl Coordinator {
             self.checkpoints.last_of_drained = None;
             return;
         }
-        if self.checkpoints.next_id > self.checkpoints.reserved_up_to {
+        if self.checkpoints.ids_are_used_up() {
             return;
         }
         if let Life::Suspending { checkpoint, deadline } = self.life {
             if checkpoint.is_none() {
-                let last = self.trigger();
+                let last = self.trigger(SnapshotKind::Checkpoint { whole: false }, true, Cause::Timer);
                 self.life = Life::Suspending { checkpoint: Some(last), deadline };
             }
             return;
         }
+        if self.is_stopped() || self.is_switching() {
+            return;
+        }
+        self.advance_cut();
+        self.advance_savepoints();
         self.keep_time();
+        if self.is_stop_under_way() || self.is_rescaling() || self.checkpoints.ids_are_used_up() {
+            return;
+        }
         let max_concurrent = self.config.checkpoint.max_concurrent.max(1) as usize;
         let closing = self.checkpoints.closing.values().any(|until| *until > self.now);
         if closing || self.cleanup.len() > max_concurrent || self.checkpoints.pending.len() >= max_concurrent {
@@ -163,18 +254,17 @@ impl Coordinator {
         }
         let drained = self.tasks.values().all(|run| matches!(run.state, TaskState::Drained | TaskState::Finished));
         if drained && self.checkpoints.last_of_drained.is_none() && self.now >= self.checkpoints.drain_not_before {
-            let last = self.trigger();
+            let last = self.trigger(SnapshotKind::Checkpoint { whole: false }, false, Cause::Timer);
             self.checkpoints.last_of_drained = Some(last);
-        } else if self.checkpoints.requests > 0 {
-            self.checkpoints.requests -= 1;
-            self.trigger();
+        } else if let Some((trigger, whole)) = self.checkpoints.requests.pop_front() {
+            self.trigger(SnapshotKind::Checkpoint { whole }, false, Cause::Request(trigger));
         } else if self.checkpoints.periodic_waits {
             self.checkpoints.periodic_waits = false;
             let pause_ends = self.checkpoints.last_completion.map_or(0, |at| at + self.config.checkpoint.min_pause_ms);
             if pause_ends > self.now {
                 self.checkpoints.periodic = Some(pause_ends);
             } else {
-                self.trigger();
+                self.trigger(SnapshotKind::Checkpoint { whole: false }, false, Cause::Timer);
             }
         }
     }
@@ -199,7 +289,9 @@ impl Coordinator {
 
     fn reserve_ids(&mut self) {
         let wanted = self.config.checkpoint.interval_ms.is_some()
-            || self.checkpoints.requests > 0
+            || !self.checkpoints.requests.is_empty()
+            || self.savepoints.is_wanted()
+            || self.is_rescaling()
             || matches!(self.life, Life::Suspending { .. })
             || self.tasks.values().any(|run| run.state == TaskState::Drained);
         if !wanted || self.checkpoints.reserving {
@@ -219,7 +311,7 @@ impl Coordinator {
     }
 
     /// Starts a checkpoint: barriers enter at the running tasks that read from no running task.
-    fn trigger(&mut self) -> CheckpointId {
+    pub(super) fn trigger(&mut self, kind: SnapshotKind, last: bool, cause: Cause) -> CheckpointId {
         let checkpoint = self.checkpoints.next_id;
         self.checkpoints.next_id += 1;
         let expected: BTreeMap<TaskId, DeploymentId> = self
@@ -237,6 +329,8 @@ impl Coordinator {
             checkpoint,
             Pending {
                 stage: Stage::Collecting,
+                cause,
+                kind: kind.clone(),
                 triggered_at: self.unix_now,
                 expires_at: self.now.saturating_add(self.config.checkpoint.timeout_ms),
                 expected,
@@ -244,16 +338,25 @@ impl Coordinator {
                 manifest: None,
             },
         );
-        self.ledger.hold(checkpoint, []);
-        self.view.checkpoints.triggered(checkpoint, self.unix_now, subtasks);
+        let savepoint = match &kind {
+            SnapshotKind::Checkpoint { .. } => None,
+            SnapshotKind::Savepoint { directory } => Some(directory.clone()),
+        };
+        if savepoint.is_none() {
+            self.ledger.hold(checkpoint, []);
+        }
+        self.view.checkpoints.triggered(checkpoint, self.unix_now, subtasks, savepoint, last);
         self.report(Report::CheckpointTriggered { checkpoint });
-        let barrier = Barrier { checkpoint, triggered_at: self.unix_now };
+        let barrier = Barrier { checkpoint, triggered_at: self.unix_now, kind, last };
         self.push(Action::TriggerCheckpoint { barrier, tasks: targets });
         checkpoint
     }
 
     /// Where the tasks run that are still in the given deployment and alive.
-    fn addresses(&self, tasks: impl Iterator<Item = (TaskId, DeploymentId)>) -> Vec<(WorkerId, TaskId, DeploymentId)> {
+    pub(super) fn addresses(
+        &self,
+        tasks: impl Iterator<Item = (TaskId, DeploymentId)>,
+    ) -> Vec<(WorkerId, TaskId, DeploymentId)> {
         tasks
             .filter_map(|(task, deployment)| {
                 let run = self.tasks.get(&task)?;
@@ -288,7 +391,9 @@ impl Coordinator {
         let finished = snapshot.finished;
         pending.acks.insert(task, (snapshot, stats));
         let complete = pending.acks.len() == pending.expected.len();
-        self.ledger.hold(checkpoint, files);
+        if matches!(pending.kind, SnapshotKind::Checkpoint { .. }) {
+            self.ledger.hold(checkpoint, files);
+        }
         let ack = TaskCheckpointView { task, acknowledged_at: self.unix_now, finished, stats };
         self.view.checkpoints.acknowledged(checkpoint, ack);
         if complete {
@@ -299,12 +404,18 @@ impl Coordinator {
     fn write_manifest(&mut self, checkpoint: CheckpointId) {
         let Some(pending) = self.checkpoints.pending.get(&checkpoint) else { return };
         let manifest = self.manifest_of(checkpoint, pending);
-        self.ledger.hold(checkpoint, files_of_manifest(&manifest));
+        let savepoint = match &pending.kind {
+            SnapshotKind::Checkpoint { .. } => None,
+            SnapshotKind::Savepoint { directory } => Some(directory.clone()),
+        };
+        if savepoint.is_none() {
+            self.ledger.hold(checkpoint, files_of_manifest(&manifest));
+        }
         if let Some(pending) = self.checkpoints.pending.get_mut(&checkpoint) {
             pending.stage = Stage::WritingManifest;
             pending.manifest = Some(Arc::new(manifest.clone()));
         }
-        self.push(Action::WriteManifest { manifest: Box::new(manifest) });
+        self.push(Action::WriteManifest { manifest: Box::new(manifest), savepoint });
     }
 
     /// Tasks with nothing left to do after a restore. In at-least-once mode a task may have read an input to its end
@@ -345,6 +456,10 @@ impl Coordinator {
         }
         CheckpointManifest {
             version: MANIFEST_VERSION,
+            kind: match pending.kind {
+                SnapshotKind::Checkpoint { .. } => ManifestKind::Checkpoint,
+                SnapshotKind::Savepoint { .. } => ManifestKind::Savepoint,
+            },
             checkpoint,
             job_id: self.config.job_id.clone(),
             job_name: self.config.job_name.clone(),
@@ -369,7 +484,19 @@ impl Coordinator {
                 return;
             }
         };
-        if pending.iter().any(|(other, pending)| *other > checkpoint && pending.stage == Stage::Journaling) {
+        let cause = pending.get(&checkpoint).map_or(Cause::Timer, |pending| pending.cause.clone());
+        if let Cause::Savepoint(trigger) = cause {
+            if let Some(pending) = self.checkpoints.pending.get_mut(&checkpoint) {
+                pending.stage = Stage::Journaling;
+            }
+            let at = self.unix_now;
+            self.journal.enqueue(JournalEntry::SavepointCompleted { trigger, checkpoint, manifest_checksum, at });
+            return;
+        }
+        let overtaken = |(other, pending): (&CheckpointId, &Pending)| {
+            *other > checkpoint && pending.stage == Stage::Journaling && !matches!(pending.cause, Cause::Savepoint(_))
+        };
+        if pending.iter().any(overtaken) {
             self.fail_checkpoint(checkpoint, "a later checkpoint completed first".into(), false, None);
             return;
         }
@@ -401,16 +528,20 @@ impl Coordinator {
         if self.checkpoints.last_of_drained.is_some_and(|last| last <= checkpoint) {
             self.checkpoints.last_of_drained = None;
         }
+        self.end_request(&pending.cause, Outcome::Completed(checkpoint));
         let (duration_ms, bytes_new, bytes_total) = self.view.checkpoints.completed(checkpoint, self.unix_now);
         self.report(Report::CheckpointCompleted { checkpoint, duration_ms, bytes_new, bytes_total });
         let tasks = self.addresses(pending.expected.into_iter());
         self.push(Action::NotifyComplete { checkpoint, tasks });
-        let older: Vec<CheckpointId> = self.checkpoints.pending.range(..checkpoint).map(|(id, _)| *id).collect();
+        let subsumed = self.checkpoints.pending.range(..checkpoint);
+        let subsumed = subsumed.filter(|(_, pending)| !matches!(pending.cause, Cause::Savepoint(_)));
+        let older: Vec<CheckpointId> = subsumed.map(|(id, _)| *id).collect();
         for id in older {
             self.fail_checkpoint(id, format!("subsumed by checkpoint {checkpoint}"), false, None);
         }
         self.clean_up_after(checkpoint);
         self.suspend_after(checkpoint, None);
+        self.rescale_after(checkpoint, None);
     }
 
     /// Later checkpoints carry on what the newest one holds of ended tasks: files that it leaves out may be deleted.
@@ -478,7 +609,13 @@ impl Coordinator {
             return;
         }
         let Some(pending) = self.checkpoints.pending.remove(&checkpoint) else { return };
-        self.checkpoints.aborted.insert(checkpoint);
+        let savepoint = match &pending.cause {
+            Cause::Savepoint(trigger) => Some(trigger.clone()),
+            Cause::Timer | Cause::Request(_) => None,
+        };
+        if savepoint.is_none() {
+            self.checkpoints.aborted.insert(checkpoint);
+        }
         if self.checkpoints.last_of_drained == Some(checkpoint) {
             self.checkpoints.last_of_drained = None;
             self.checkpoints.drain_not_before = self.now + DRAIN_RETRY_MS.max(self.config.checkpoint.min_pause_ms);
@@ -486,14 +623,23 @@ impl Coordinator {
         self.view.checkpoints.failed(checkpoint, self.unix_now, &reason);
         let tasks = self.addresses(pending.expected.into_iter());
         self.push(Action::NotifyAborted { checkpoint, tasks });
+        self.end_request(&pending.cause, Outcome::Failed(reason.clone()));
         self.report(Report::CheckpointFailed { checkpoint, reason: reason.clone(), counted });
         self.suspend_after(checkpoint, Some(&reason));
+        self.rescale_after(checkpoint, Some(&reason));
+        // Of savepoints only what a task could not write counts, as in Flink.
+        let counted = counted && (savepoint.is_none() || culprit.is_some());
+        if let Some(trigger) = savepoint {
+            self.savepoint_failed(&trigger, reason.clone());
+        }
+        if counted {
+            self.count_failure(checkpoint, &reason, culprit);
+        }
+    }
+
+    fn count_failure(&mut self, checkpoint: CheckpointId, reason: &str, culprit: Option<TaskId>) {
         let tolerable = self.config.checkpoint.tolerable_failures;
-        if !counted
-            || tolerable == u32::MAX
-            || checkpoint <= self.checkpoints.last_success
-            || self.life != Life::Working
-        {
+        if tolerable == u32::MAX || checkpoint <= self.checkpoints.last_success || self.life != Life::Working {
             return;
         }
         self.checkpoints.failures += 1;

@@ -7,7 +7,7 @@
 use super::machine::{Backoff, Coordinator};
 use super::{Action, Report, StoreError};
 use crate::ids::{CheckpointId, Millis};
-use crate::journal::JournalEntry;
+use crate::journal::{JournalEntry, Location};
 use crate::retention::discards;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +30,8 @@ struct Deletion {
     step: Step,
     /// Of the manifest, if there is one that may have to be read.
     checksum: Option<u64>,
+    /// If it is not in the job's own storage.
+    location: Option<Location>,
     files: Vec<String>,
     backoff: Backoff,
 }
@@ -37,19 +39,28 @@ struct Deletion {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cleanup {
     deletions: BTreeMap<CheckpointId, Deletion>,
+    /// Of savepoints that came to nothing.
+    directories: BTreeMap<String, Deletion>,
 }
 
 impl Cleanup {
     pub fn len(&self) -> usize {
-        self.deletions.len()
+        self.deletions.len() + self.directories.len()
     }
 
     pub fn next_timer(&self) -> Option<Millis> {
-        let retries = self.deletions.values().filter_map(|deletion| match deletion.step {
-            Step::RetryAt(at) => Some(at),
-            _ => None,
-        });
+        let retries =
+            self.deletions.values().chain(self.directories.values()).filter_map(|deletion| match deletion.step {
+                Step::RetryAt(at) => Some(at),
+                _ => None,
+            });
         retries.min()
+    }
+}
+
+impl Deletion {
+    fn new(step: Step) -> Deletion {
+        Deletion { step, checksum: None, location: None, files: Vec::new(), backoff: Backoff::default() }
     }
 }
 
@@ -70,8 +81,7 @@ impl Coordinator {
         for checkpoint in aborted {
             self.checkpoints.aborted.remove(&checkpoint);
             let step = Step::Waiting { in_progress: in_progress.clone() };
-            let deletion = Deletion { step, checksum: None, files: Vec::new(), backoff: Backoff::default() };
-            self.cleanup.deletions.insert(checkpoint, deletion);
+            self.cleanup.deletions.insert(checkpoint, Deletion::new(step));
         }
     }
 
@@ -80,7 +90,8 @@ impl Coordinator {
             return;
         }
         let checksum = self.journal.state.checksum(checkpoint);
-        let deletion = Deletion { step: Step::Journaling, checksum, files: Vec::new(), backoff: Backoff::default() };
+        let location = self.journal.state.locations.get(&checkpoint).cloned();
+        let deletion = Deletion { checksum, location, ..Deletion::new(Step::Journaling) };
         self.cleanup.deletions.insert(checkpoint, deletion);
         self.journal.enqueue(JournalEntry::Discarded { checkpoint });
     }
@@ -88,15 +99,51 @@ impl Coordinator {
     pub(super) fn on_discard_journaled(&mut self, checkpoint: CheckpointId) {
         let in_progress = self.checkpoints.pending.keys().copied().collect();
         if let Some(deletion) = self.cleanup.deletions.get_mut(&checkpoint) {
+            if deletion.location.as_ref().is_some_and(|location| !location.owned) {
+                // Somebody else's: it is no longer a restore point of this job, and that is all.
+                self.cleanup.deletions.remove(&checkpoint);
+                self.ledger.release(checkpoint);
+                self.restore_points.forget(checkpoint);
+                return;
+            }
             deletion.step = Step::Waiting { in_progress };
         }
         self.view.checkpoints.discarded(checkpoint);
+    }
+
+    /// Everything that a savepoint which came to nothing left in its directory. Nothing else refers to it.
+    pub(super) fn discard_directory(&mut self, directory: &str) {
+        let deletion = Deletion::new(Step::RetryAt(self.now));
+        self.cleanup.directories.insert(directory.to_owned(), deletion);
     }
 
     pub(super) fn advance_cleanup(&mut self) {
         let candidates: Vec<CheckpointId> = self.cleanup.deletions.keys().copied().collect();
         for checkpoint in candidates {
             self.advance_deletion(checkpoint);
+        }
+        let mut due = Vec::new();
+        for (directory, deletion) in &mut self.cleanup.directories {
+            if matches!(deletion.step, Step::RetryAt(at) if at <= self.now) {
+                deletion.step = Step::Deleting;
+                due.push(Action::DeleteSavepoint { location: directory.clone() });
+            }
+        }
+        due.into_iter().for_each(|action| self.push(action));
+    }
+
+    pub(super) fn on_savepoint_deleted(&mut self, directory: &str, result: Result<(), StoreError>) {
+        let Some(deletion) = self.cleanup.directories.get_mut(directory) else { return };
+        let Err(error) = result else {
+            self.cleanup.directories.remove(directory);
+            return;
+        };
+        let delay = deletion.backoff.next();
+        if deletion.backoff.failures() < DELETE_ATTEMPTS {
+            deletion.step = Step::RetryAt(self.now + delay);
+        } else {
+            self.cleanup.directories.remove(directory);
+            self.report(Report::SavepointLeftBehind { location: directory.to_owned(), reason: error.to_string() });
         }
     }
 
@@ -125,17 +172,23 @@ impl Coordinator {
         if let Some(deletion) = self.cleanup.deletions.get_mut(&checkpoint) {
             deletion.step = Step::Deleting;
             let files = deletion.files.clone();
-            self.push(Action::DeleteCheckpoint { checkpoint, files });
+            let location = deletion.location.as_ref().map(|location| location.path.clone());
+            self.push(Action::DeleteCheckpoint { checkpoint, files, location });
         }
     }
 
     /// Whether it is known which files this checkpoint and all retained ones refer to; otherwise their manifests are read.
     fn files_are_known(&mut self, checkpoint: CheckpointId, checksum: Option<u64>) -> bool {
         let mut known = true;
-        let retained = self.journal.state.checkpoints.iter().copied();
-        for (checkpoint, checksum) in retained.chain(checksum.map(|checksum| (checkpoint, checksum))) {
+        let own = self.cleanup.deletions.get(&checkpoint).and_then(|deletion| deletion.location.clone());
+        let mut needed: Vec<_> =
+            checksum.map(|checksum| (checkpoint, checksum, own.map(|own| own.path))).into_iter().collect();
+        for (retained, checksum) in &self.journal.state.checkpoints {
+            needed.push((*retained, *checksum, self.location_of(*retained)));
+        }
+        for (checkpoint, checksum, location) in needed {
             if !self.ledger.knows(checkpoint) {
-                self.restore_points.load(checkpoint, checksum, self.now);
+                self.restore_points.load(checkpoint, checksum, location, self.now);
                 known = false;
             }
         }

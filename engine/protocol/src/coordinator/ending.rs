@@ -21,7 +21,7 @@ impl Coordinator {
     pub(super) fn request_suspend(&mut self) {
         match self.life {
             // Nothing was started, so nothing has to be stopped.
-            Life::New | Life::Claiming => {
+            Life::New | Life::Claiming | Life::Planning => {
                 let checkpoint = self.journal.state.latest_checkpoint();
                 self.exit(ExitReason::Suspended { checkpoint });
             }
@@ -84,7 +84,9 @@ impl Coordinator {
         };
         self.life = Life::Stopping(reason);
         self.set_job_state(state, text);
+        self.give_up_rescaling("the job stops");
         self.abort_checkpoints("the job stops");
+        self.give_up_savepoints("the job stops");
         let tasks: Vec<_> = self.tasks.keys().copied().collect();
         self.cancel_tasks(&tasks);
     }
@@ -95,6 +97,8 @@ impl Coordinator {
             return;
         }
         match reason.clone() {
+            // The journal still has to hear what became of savepoints.
+            StopReason::Suspend { .. } if !self.savepoints.is_empty() => {}
             StopReason::Suspend { .. } => self.suspended(),
             StopReason::Cancel => self.begin_ending(EndState::Canceled, None),
             StopReason::Fail { reason } => self.begin_ending(EndState::Failed, Some(reason)),
@@ -109,14 +113,19 @@ impl Coordinator {
         self.set_job_state(JobState::Suspended, note);
         let usable = |(checkpoint, _): &&(CheckpointId, u64)| !self.restore_points.damaged.contains(checkpoint);
         let checkpoint = self.journal.state.checkpoints.iter().rev().find(usable).map(|(checkpoint, _)| *checkpoint);
+        self.end_requests("the job was suspended");
         self.exit(ExitReason::Suspended { checkpoint });
     }
 
     pub(super) fn end_if_finished(&mut self) {
-        let finished = self.tasks.values().all(|run| run.state == TaskState::Finished) && self.all_regions_active();
+        let finished = self.tasks.values().all(|run| run.state == TaskState::Finished)
+            && self.all_regions_active()
+            && !self.is_switching();
         if finished && matches!(self.life, Life::Working | Life::Suspending { .. }) && !self.has_journaling_checkpoint()
         {
+            self.give_up_rescaling("the job has finished");
             self.abort_checkpoints("all tasks have finished");
+            self.give_up_savepoints("the job has finished");
             self.begin_ending(EndState::Finished, None);
         }
     }
@@ -146,8 +155,10 @@ impl Coordinator {
         if ending.journaled && !ending.discarding {
             ending.discarding = true;
             if !outlives(self.config.checkpoint.retention, ending.end) {
-                let existing: Vec<_> =
-                    self.journal.state.checkpoints.iter().map(|(checkpoint, _)| *checkpoint).collect();
+                let state = &self.journal.state;
+                // A savepoint outlives the job, and is what it would be resumed from.
+                let existing = state.checkpoints.iter().map(|(checkpoint, _)| *checkpoint);
+                let existing: Vec<_> = existing.filter(|checkpoint| state.owns(*checkpoint)).collect();
                 existing.into_iter().for_each(|checkpoint| self.discard(checkpoint));
             }
             self.clean_up_aborted_below(CheckpointId::MAX);
@@ -163,6 +174,7 @@ impl Coordinator {
                 EndState::Failed => JobState::Failed,
             };
             self.set_job_state(state, reason.clone());
+            self.end_requests("the job has ended");
             self.exit(ExitReason::Ended { state: end, reason });
         }
     }

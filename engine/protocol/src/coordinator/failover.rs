@@ -123,6 +123,12 @@ impl Coordinator {
     /// One failure, of one or several regions: they restart as the strategy says, or the job ends.
     pub(super) fn fail_regions(&mut self, failed: &BTreeSet<RegionId>, failure: &str, recoverable: bool) {
         match self.life {
+            Life::Working if self.is_switching() => {
+                // What the cut holds is safe, and the new plan starts from it.
+                let tasks: Vec<TaskId> = self.tasks.keys().copied().collect();
+                self.cancel_tasks(&tasks);
+                return;
+            }
             Life::Working => {}
             Life::Suspending { .. } => {
                 self.begin_stopping(StopReason::Suspend { note: Some(format!("no last checkpoint: {failure}")) });
@@ -134,7 +140,8 @@ impl Coordinator {
         self.abort_checkpoints("the job restarts after a failure");
         match self.decider.on_failure(self.now, recoverable) {
             Decision::GiveUp { reason } => {
-                self.begin_stopping(StopReason::Fail { reason: format!("{failure}; no restart: {reason}") });
+                let reason = format!("{failure}; no restart: {reason}{}", self.uncommitted_note());
+                self.begin_stopping(StopReason::Fail { reason });
             }
             Decision::Restart { delay_ms, merged } => {
                 if !merged {
@@ -143,6 +150,22 @@ impl Coordinator {
                 self.restart(&restart, failure, delay_ms);
             }
         }
+    }
+
+    /// Every task goes back to the latest checkpoint, without asking the restart strategy.
+    pub(super) fn restart_all(&mut self, failure: &str) {
+        self.abort_checkpoints("the job goes back to its latest checkpoint");
+        self.restart(&self.regions.all(), failure, 0);
+    }
+
+    /// A savepoint may be complete although the job fails while it stops with it.
+    fn uncommitted_note(&self) -> String {
+        let location = self.journal.state.stopped.and_then(|checkpoint| self.location_of(checkpoint));
+        location.map_or_else(String::new, |location| {
+            format!(
+                "; the savepoint {location} is complete, but not all of its output may be visible: start the job from it"
+            )
+        })
     }
 
     fn restart(&mut self, regions: &BTreeSet<RegionId>, failure: &str, delay_ms: u64) {

@@ -242,7 +242,14 @@ impl Coordinator {
                 self.journal.entries = 1;
                 self.push(Action::TrimJournal { before: seq });
             }
-            JournalEntry::Committed { .. } => {}
+            JournalEntry::SavepointStarted { trigger, .. } => self.on_savepoint_started(&trigger),
+            JournalEntry::SavepointCompleted { trigger, checkpoint, .. } => {
+                self.on_savepoint_journaled(&trigger, checkpoint);
+            }
+            JournalEntry::SavepointFailed { trigger, .. } => self.on_savepoint_failure_journaled(&trigger),
+            JournalEntry::Adopted { .. } => {}
+            JournalEntry::Rescaled { parallelism, .. } => self.on_rescale_journaled(parallelism),
+            JournalEntry::Configured { checkpoint, restart } => self.reconfigure(&checkpoint, restart),
         }
     }
 
@@ -255,7 +262,32 @@ impl Coordinator {
             self.resume_ending(end, reason);
             return;
         }
+        if let Some((checkpoint, restart)) = self.journal.state.configured.clone() {
+            self.reconfigure(&checkpoint, restart);
+        }
+        match self.journal.state.parallelism.filter(|parallelism| *parallelism != self.parallelism) {
+            Some(parallelism) => {
+                self.life = Life::Planning;
+                self.push(Action::Plan { parallelism });
+            }
+            None => self.begin_work(),
+        }
+    }
+
+    /// The claim stands and the plan is known.
+    pub(super) fn begin_work(&mut self) {
         self.life = Life::Working;
+        if let Some(external) = self.config.external_restore.as_ref().filter(|external| external.claim)
+            && self.journal.state.checkpoints.is_empty()
+        {
+            self.journal.enqueue(JournalEntry::Adopted {
+                checkpoint: external.manifest.checkpoint,
+                manifest_checksum: external.manifest_checksum,
+                location: external.location.clone(),
+                at: self.unix_now,
+            });
+        }
+        self.recover_savepoints();
         if self.cancel_requested {
             self.request_cancel();
         }

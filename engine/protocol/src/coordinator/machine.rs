@@ -6,7 +6,9 @@ use super::checkpointing::Checkpoints;
 use super::cleanup::Cleanup;
 use super::ending::Ending;
 use super::journaling::JournalWriter;
+use super::rescaling::Rescaling;
 use super::restore_points::RestorePoints;
+use super::savepoints::Savepoints;
 use super::scheduling::Cluster;
 use super::view::{CoordinatorView, TaskState};
 use super::{Action, Event, ExitReason, JobState, Report, Request};
@@ -34,12 +36,26 @@ pub struct CoordinatorConfig {
     pub revision: u64,
     /// Unique to this process.
     pub claimant: String,
-    /// Used while the job has no checkpoint of its own. Its files are never deleted.
-    pub external_restore: Option<CheckpointManifest>,
+    /// At which `plan` was made.
+    pub parallelism: u32,
+    /// Used while the job has no checkpoint of its own.
+    pub external_restore: Option<ExternalRestore>,
     /// State of operators that the job no longer has is dropped instead of being an error.
     pub allow_non_restored_state: bool,
     /// Journal entries after which it is compacted; 64 is a good value.
     pub compact_after: usize,
+}
+
+/// A snapshot that is not in the job's own storage.
+#[derive(Debug, Clone)]
+pub struct ExternalRestore {
+    /// With files named absolutely.
+    pub manifest: CheckpointManifest,
+    pub manifest_checksum: u64,
+    /// Directory of the manifest.
+    pub location: String,
+    /// It becomes the job's own and is deleted like any other checkpoint; otherwise nothing of it is ever deleted.
+    pub claim: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +63,8 @@ pub(super) enum Life {
     New,
     /// Reading the journal and writing the claim.
     Claiming,
+    /// The job runs at another parallelism than its specification says: until it is known what it looks like.
+    Planning,
     Working,
     /// Still running, but only until the last checkpoint has ended.
     Suspending {
@@ -114,6 +132,8 @@ impl Backoff {
 #[derive(Debug, Clone)]
 pub struct Coordinator {
     pub(super) config: CoordinatorConfig,
+    /// Of the plan that runs.
+    pub(super) parallelism: u32,
     pub(super) external: Option<Arc<CheckpointManifest>>,
     pub(super) now: Millis,
     pub(super) unix_now: Millis,
@@ -134,6 +154,8 @@ pub struct Coordinator {
     /// When to remind workers of cancelled tasks that have not stopped.
     pub(super) cancel_nudge: Option<Millis>,
     pub(super) checkpoints: Checkpoints,
+    pub(super) savepoints: Savepoints,
+    pub(super) rescaling: Option<Rescaling>,
     pub(super) decider: RestartDecider,
     pub(super) cancel_requested: bool,
     pub(super) view: CoordinatorView,
@@ -145,20 +167,16 @@ impl Coordinator {
     pub fn new(config: CoordinatorConfig, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let regions = Regions::of_plan(&config.plan);
-        let mut inputs: BTreeMap<TaskId, Vec<TaskId>> = BTreeMap::new();
-        for channel in config.plan.channels() {
-            inputs.entry(channel.to).or_default().push(channel.from);
-        }
-        let tasks = config.plan.tasks().into_iter().map(|task| (task, TaskRun::new())).collect();
-        let slots = config.plan.vertices.iter().map(|vertex| vertex.parallelism).max().unwrap_or(0);
+        let tasks = tasks_of(&config.plan);
         let mut ledger = FileLedger::default();
-        if let Some(external) = &config.external_restore {
-            ledger.protect(crate::retention::files_of_manifest(external));
+        if let Some(external) = config.external_restore.as_ref().filter(|external| !external.claim) {
+            ledger.protect(crate::retention::files_of_manifest(&external.manifest));
         }
-        let mut view = CoordinatorView::new(config.job_id.clone(), config.job_name.clone(), config.revision);
+        let mut view = CoordinatorView::new(&config);
         view.set_tasks(&tasks);
         Coordinator {
-            external: config.external_restore.clone().map(Arc::new),
+            parallelism: config.parallelism,
+            external: config.external_restore.as_ref().map(|external| Arc::new(external.manifest.clone())),
             now: 0,
             unix_now: 0,
             decider: RestartDecider::new(&config.restart, Random::new(random.next_u64())),
@@ -169,14 +187,16 @@ impl Coordinator {
             restore_points: RestorePoints::default(),
             ledger,
             cleanup: Cleanup::default(),
-            cluster: Cluster::new(slots),
+            cluster: Cluster::new(slots_of(&config.plan)),
             region_phases: vec![super::scheduling::RegionPhase::Waiting { not_before: 0 }; regions.len()],
             regions,
             tasks,
-            inputs,
+            inputs: inputs_of(&config.plan),
             next_deployment: 1,
             cancel_nudge: None,
             checkpoints: Checkpoints::default(),
+            savepoints: Savepoints::default(),
+            rescaling: None,
             cancel_requested: false,
             view,
             tasks_changed: true,
@@ -220,6 +240,7 @@ impl Coordinator {
             self.cleanup.next_timer(),
             self.scheduling_timer(),
             self.checkpoint_timer(),
+            self.savepoints.next_timer(),
             self.cancel_nudge,
             match self.life {
                 Life::Suspending { deadline, .. } => Some(deadline),
@@ -247,6 +268,7 @@ impl Coordinator {
             Event::ManifestLoaded { checkpoint, result } => self.on_manifest_loaded(checkpoint, result),
             Event::ManifestWritten { checkpoint, result } => self.on_manifest_written(checkpoint, result),
             Event::CheckpointDeleted { checkpoint, result } => self.on_checkpoint_deleted(checkpoint, result),
+            Event::SavepointDeleted { location, result } => self.on_savepoint_deleted(&location, result),
             Event::WorkerRegistered { worker, slots } => self.on_worker_registered(worker, slots),
             Event::WorkerLost { worker, reason } => self.on_worker_lost(worker, &reason),
             Event::TaskStatus { task, deployment, status } => self.on_task_status(task, deployment, status),
@@ -256,9 +278,17 @@ impl Coordinator {
             Event::CheckpointDecline { task, deployment, checkpoint, reason, message } => {
                 self.on_decline(task, deployment, checkpoint, reason, &message);
             }
-            Event::Request(Request::TriggerCheckpoint) => self.request_checkpoint(),
+            Event::Planned { parallelism, result } => self.on_planned(parallelism, result),
+            Event::Request(Request::TriggerCheckpoint { trigger, full }) => self.request_checkpoint(trigger, full),
+            Event::Request(Request::Savepoint { trigger, directory, then }) => {
+                self.request_savepoint(trigger, &directory, then);
+            }
             Event::Request(Request::Suspend) => self.request_suspend(),
             Event::Request(Request::Cancel) => self.request_cancel(),
+            Event::Request(Request::Rescale { trigger, parallelism }) => self.request_rescale(trigger, parallelism),
+            Event::Request(Request::Reconfigure { checkpoint, restart }) => {
+                self.request_reconfigure(&checkpoint, restart);
+            }
         }
     }
 
@@ -266,10 +296,12 @@ impl Coordinator {
     fn advance(&mut self) {
         match self.life {
             Life::New | Life::Exited => return,
-            Life::Claiming => {}
+            Life::Claiming | Life::Planning => {}
             Life::Working | Life::Suspending { .. } => {
                 self.expire_checkpoints();
                 self.expire_suspending();
+                self.expire_savepoints();
+                self.advance_switch();
                 self.advance_scheduling();
                 self.advance_checkpoints();
                 self.end_if_finished();
@@ -332,6 +364,24 @@ impl Coordinator {
     pub(super) fn task_state(&self, task: TaskId) -> Option<TaskState> {
         self.tasks.get(&task).map(|run| run.state)
     }
+}
+
+pub(super) fn tasks_of(plan: &JobPlan) -> BTreeMap<TaskId, TaskRun> {
+    plan.tasks().into_iter().map(|task| (task, TaskRun::new())).collect()
+}
+
+/// By task, the tasks it reads from.
+pub(super) fn inputs_of(plan: &JobPlan) -> BTreeMap<TaskId, Vec<TaskId>> {
+    let mut inputs: BTreeMap<TaskId, Vec<TaskId>> = BTreeMap::new();
+    for channel in plan.channels() {
+        inputs.entry(channel.to).or_default().push(channel.from);
+    }
+    inputs
+}
+
+/// Slots that a job takes: subtask `i` of every vertex shares one.
+pub(super) fn slots_of(plan: &JobPlan) -> u32 {
+    plan.vertices.iter().map(|vertex| vertex.parallelism).max().unwrap_or(0)
 }
 
 impl TaskRun {

@@ -23,6 +23,7 @@ pub(super) struct RestorePoints {
 #[derive(Debug, Clone)]
 struct Load {
     checksum: u64,
+    location: Option<String>,
     /// `None` while the answer is awaited.
     due: Option<Millis>,
     backoff: Backoff,
@@ -44,10 +45,11 @@ impl RestorePoints {
     }
 
     /// Asks for a manifest, unless it is known, damaged or asked for already.
-    pub fn load(&mut self, checkpoint: CheckpointId, checksum: u64, now: Millis) {
+    pub fn load(&mut self, checkpoint: CheckpointId, checksum: u64, location: Option<String>, now: Millis) {
         if !self.manifests.contains_key(&checkpoint) && !self.damaged.contains(&checkpoint) {
             self.loads.entry(checkpoint).or_insert_with(|| Load {
                 checksum,
+                location,
                 due: Some(now),
                 backoff: Backoff::default(),
             });
@@ -75,7 +77,7 @@ impl Coordinator {
             Some((checkpoint, checksum)) => match self.restore_points.manifests.get(&checkpoint) {
                 Some(manifest) => RestorePoint::Ready(Some(Arc::clone(manifest))),
                 None => {
-                    self.restore_points.load(checkpoint, checksum, self.now);
+                    self.restore_points.load(checkpoint, checksum, self.location_of(checkpoint), self.now);
                     RestorePoint::Loading
                 }
             },
@@ -94,12 +96,21 @@ impl Coordinator {
         }
     }
 
+    /// Of a snapshot that is not in the job's own storage.
+    pub(super) fn location_of(&self, checkpoint: CheckpointId) -> Option<String> {
+        self.journal.state.locations.get(&checkpoint).map(|location| location.path.clone())
+    }
+
     pub(super) fn advance_restore_points(&mut self) {
         let mut due = Vec::new();
         for (checkpoint, load) in &mut self.restore_points.loads {
             if load.due.is_some_and(|at| at <= self.now) {
                 load.due = None;
-                due.push(Action::LoadManifest { checkpoint: *checkpoint, expected_checksum: load.checksum });
+                due.push(Action::LoadManifest {
+                    checkpoint: *checkpoint,
+                    expected_checksum: load.checksum,
+                    location: load.location.clone(),
+                });
             }
         }
         due.into_iter().for_each(|action| self.push(action));
@@ -126,6 +137,9 @@ impl Coordinator {
             }
             Ok(manifest) => {
                 self.restore_points.loads.remove(&checkpoint);
+                if !self.journal.state.owns(checkpoint) {
+                    self.ledger.protect(files_of_manifest(&manifest));
+                }
                 self.ledger.hold(checkpoint, files_of_manifest(&manifest));
                 self.restore_points.manifests.insert(checkpoint, Arc::from(manifest));
             }

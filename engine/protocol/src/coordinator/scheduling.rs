@@ -37,6 +37,16 @@ impl Cluster {
         Cluster { workers: BTreeMap::new(), gone: BTreeSet::new(), slots: vec![None; slots as usize] }
     }
 
+    /// Slots of all workers.
+    pub fn capacity(&self) -> u32 {
+        self.workers.values().fold(0, |sum, slots| sum.saturating_add(*slots))
+    }
+
+    /// Another number of slots to fill, all of them empty.
+    pub fn set_slots(&mut self, slots: u32) {
+        self.slots = vec![None; slots as usize];
+    }
+
     pub fn knows(&self, worker: WorkerId) -> bool {
         self.workers.contains_key(&worker)
     }
@@ -132,7 +142,7 @@ impl Coordinator {
                 }
             }
         }
-        if self.life != Life::Working {
+        if self.life != Life::Working || self.is_switching() {
             return;
         }
         let due: Vec<RegionId> = (0..self.region_phases.len())
@@ -193,6 +203,8 @@ impl Coordinator {
         } else {
             Report::RegionsRestored { checkpoint, tasks }
         });
+        // A job that stopped with a savepoint gets it back only to commit what belongs to it.
+        let stopped = checkpoint.is_some() && checkpoint == self.journal.state.stopped;
         for region in placed {
             let deployment = self.next_deployment;
             self.next_deployment += 1;
@@ -200,7 +212,8 @@ impl Coordinator {
             let mut deployments = Vec::new();
             for task in self.regions.tasks(region).to_vec() {
                 let Some(worker) = self.cluster.slots.get(task.subtask as usize).copied().flatten() else { continue };
-                let restore = restores.remove(&task).unwrap_or_default();
+                let mut restore = restores.remove(&task).unwrap_or_default();
+                restore.stopped = stopped;
                 self.checkpoints.on_deployed(task, &restore);
                 if let Some(run) = self.tasks.get_mut(&task) {
                     run.worker = Some(worker);
@@ -211,7 +224,7 @@ impl Coordinator {
                 self.set_task_state(task, TaskState::Deploying);
                 deployments.push(TaskDeployment { task, worker, restore });
             }
-            self.push(Action::Deploy { deployment, tasks: deployments });
+            self.push(Action::Deploy { deployment, parallelism: self.parallelism, tasks: deployments });
         }
         self.view.workers = self.cluster.views();
         if self.all_regions_active() {

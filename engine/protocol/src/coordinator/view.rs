@@ -1,11 +1,14 @@
 //! What the coordinator shows of itself: job and task states, checkpoint statistics with a short history. Carries no
 //! decision.
 
+use super::machine::CoordinatorConfig;
 use super::{JobState, TaskRun};
 use crate::ids::{CheckpointId, DeploymentId, Millis, TaskId, WorkerId};
+use crate::journal::AfterSavepoint;
 use crate::manifest::SubtaskStats;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
+use streamjob_api::config::{CheckpointConfig, RestartStrategy};
 
 /// Ended checkpoints that are shown; those in progress are shown always.
 const CHECKPOINT_HISTORY: usize = 10;
@@ -19,6 +22,12 @@ pub struct CoordinatorView {
     pub job_id: String,
     pub job_name: String,
     pub revision: u64,
+    /// Of the plan that runs.
+    pub parallelism: u32,
+    pub max_parallelism: u32,
+    /// As they are now.
+    pub checkpoint_config: CheckpointConfig,
+    pub restart_strategy: RestartStrategy,
     pub state: JobState,
     /// Why the job is in this state, if there is something to say.
     pub reason: Option<String>,
@@ -32,8 +41,51 @@ pub struct CoordinatorView {
     pub workers: Vec<WorkerView>,
     pub tasks: Vec<TaskView>,
     pub checkpoints: CheckpointsView,
+    /// Oldest first: those under way and the newest ended ones, whichever coordinator took them.
+    pub savepoints: Vec<SavepointView>,
+    /// Checkpoints that were asked for, oldest first.
+    pub triggered: VecDeque<TriggeredView>,
+    /// Oldest first.
+    pub rescales: VecDeque<RescaleView>,
     /// Newest first.
     pub failures: VecDeque<FailureView>,
+}
+
+/// How a request stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome<T> {
+    InProgress,
+    Completed(T),
+    /// Why.
+    Failed(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavepointView {
+    pub trigger: String,
+    /// Its id, once it was triggered.
+    pub checkpoint: Option<CheckpointId>,
+    pub then: AfterSavepoint,
+    pub at: Millis,
+    /// Its directory.
+    pub outcome: Outcome<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriggeredView {
+    pub trigger: String,
+    pub at: Millis,
+    /// The checkpoint's id.
+    pub outcome: Outcome<CheckpointId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RescaleView {
+    pub trigger: String,
+    pub parallelism: u32,
+    pub at: Millis,
+    /// The parallelism that the job runs at.
+    pub outcome: Outcome<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +137,9 @@ pub struct FailureView {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointsView {
     pub counts: CheckpointCounts,
+    /// No savepoint.
     pub latest_completed: Option<CheckpointView>,
+    pub latest_savepoint: Option<CheckpointView>,
     pub latest_failed: Option<CheckpointView>,
     pub latest_restored: Option<RestoreView>,
     /// In progress and ended ones, newest first.
@@ -116,6 +170,10 @@ pub enum CheckpointStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointView {
     pub id: CheckpointId,
+    /// Directory of a savepoint.
+    pub savepoint: Option<String>,
+    /// The job stops or pauses behind it.
+    pub last: bool,
     pub status: CheckpointStatus,
     pub triggered_at: Millis,
     pub latest_ack_at: Option<Millis>,
@@ -184,11 +242,15 @@ impl Summary {
 }
 
 impl CoordinatorView {
-    pub(super) fn new(job_id: String, job_name: String, revision: u64) -> Self {
+    pub(super) fn new(config: &CoordinatorConfig) -> Self {
         CoordinatorView {
-            job_id,
-            job_name,
-            revision,
+            job_id: config.job_id.clone(),
+            job_name: config.job_name.clone(),
+            revision: config.revision,
+            parallelism: config.parallelism,
+            max_parallelism: config.plan.max_parallelism,
+            checkpoint_config: config.checkpoint.clone(),
+            restart_strategy: config.restart.clone(),
             state: JobState::Initializing,
             reason: None,
             since: 0,
@@ -198,6 +260,9 @@ impl CoordinatorView {
             workers: Vec::new(),
             tasks: Vec::new(),
             checkpoints: CheckpointsView::default(),
+            savepoints: Vec::new(),
+            triggered: VecDeque::new(),
+            rescales: VecDeque::new(),
             failures: VecDeque::new(),
         }
     }
@@ -222,11 +287,20 @@ impl CoordinatorView {
 }
 
 impl CheckpointsView {
-    pub(super) fn triggered(&mut self, id: CheckpointId, at: Millis, subtasks: u32) {
+    pub(super) fn triggered(
+        &mut self,
+        id: CheckpointId,
+        at: Millis,
+        subtasks: u32,
+        savepoint: Option<String>,
+        last: bool,
+    ) {
         self.counts.total += 1;
         self.counts.in_progress += 1;
         self.history.push_front(CheckpointView {
             id,
+            savepoint,
+            last,
             status: CheckpointStatus::InProgress,
             triggered_at: at,
             latest_ack_at: None,
@@ -264,7 +338,11 @@ impl CheckpointsView {
         self.state_size.add(ended.state_size);
         self.counts.completed += 1;
         let figures = (ended.end_to_end_duration, ended.checkpointed_size, ended.state_size);
-        self.latest_completed = Some(ended);
+        if ended.savepoint.is_some() {
+            self.latest_savepoint = Some(ended);
+        } else {
+            self.latest_completed = Some(ended);
+        }
         self.ended();
         figures
     }
@@ -318,9 +396,9 @@ mod tests {
     #[test]
     fn history_keeps_ten_ended_and_all_in_progress() {
         let mut view = CheckpointsView::default();
-        view.triggered(1, 0, 1);
+        view.triggered(1, 0, 1, None, false);
         for id in 2..=20 {
-            view.triggered(id, id * 10, 1);
+            view.triggered(id, id * 10, 1, None, false);
             if id % 2 == 0 {
                 view.completed(id, id * 10 + 4);
             } else {

@@ -59,7 +59,9 @@ impl World {
                     }
                 }
             }
-            Fault::RequestCheckpoint => self.ask(Request::TriggerCheckpoint),
+            Fault::RequestCheckpoint => {
+                self.ask(Request::TriggerCheckpoint { trigger: format!("t{}", self.step), full: false })
+            }
             Fault::Suspend => self.ask(Request::Suspend),
             Fault::Cancel => self.ask(Request::Cancel),
         }

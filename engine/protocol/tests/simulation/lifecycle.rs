@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     fn barrier(checkpoint: CheckpointId) -> Barrier {
-        Barrier { checkpoint, triggered_at: 0 }
+        Barrier::new(checkpoint, 0)
     }
 
     fn running(checkpointing: bool) -> TaskLifecycle {

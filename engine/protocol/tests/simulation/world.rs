@@ -224,6 +224,7 @@ impl World {
             failover: self.schedule.failover,
             revision: self.revision,
             claimant: claimant.clone(),
+            parallelism: 2,
             external_restore: None,
             allow_non_restored_state: false,
             compact_after: self.schedule.compact_after,
@@ -445,7 +446,7 @@ impl World {
             let mut events = Vec::new();
             let target = &mut tasks[index];
             match &message {
-                ToWorker::Trigger { barrier, .. } => target.on_trigger(*barrier, &mut self.shared, &mut events),
+                ToWorker::Trigger { barrier, .. } => target.on_trigger(barrier.clone(), &mut self.shared, &mut events),
                 ToWorker::Complete { checkpoint, .. } => target.on_complete(*checkpoint, &mut self.shared, &mut events),
                 ToWorker::Aborted { checkpoint, .. } => target.on_aborted(*checkpoint, &mut self.shared, &mut events),
                 ToWorker::Deploy { .. } | ToWorker::Cancel { .. } => {}
@@ -539,14 +540,14 @@ impl World {
                 self.request(coordinator, Request::Append { seq, entry });
             }
             Action::TrimJournal { before } => self.request(coordinator, Request::Trim { before }),
-            Action::LoadManifest { checkpoint, expected_checksum } => {
+            Action::LoadManifest { checkpoint, expected_checksum, .. } => {
                 self.request(coordinator, Request::LoadManifest { checkpoint, expected: expected_checksum });
             }
-            Action::WriteManifest { manifest } => self.request(coordinator, Request::WriteManifest { manifest }),
-            Action::DeleteCheckpoint { checkpoint, files } => {
+            Action::WriteManifest { manifest, .. } => self.request(coordinator, Request::WriteManifest { manifest }),
+            Action::DeleteCheckpoint { checkpoint, files, .. } => {
                 self.request(coordinator, Request::Delete { checkpoint, files });
             }
-            Action::Deploy { deployment, tasks } => {
+            Action::Deploy { deployment, tasks, .. } => {
                 let restore = tasks.first().and_then(|task| task.restore.checkpoint);
                 let claimant = self.coordinators[coordinator].claimant.clone();
                 self.shared.oracle.on_deploy(coordinator, &claimant, restore, &self.shared.store);
@@ -577,13 +578,17 @@ impl World {
             }
             Action::TriggerCheckpoint { barrier, tasks } => {
                 self.shared.oracle.on_trigger(coordinator, barrier.checkpoint);
-                self.fan_out(coordinator, tasks, |tasks| ToWorker::Trigger { barrier, tasks });
+                self.fan_out(coordinator, tasks, |tasks| ToWorker::Trigger { barrier: barrier.clone(), tasks });
             }
             Action::NotifyComplete { checkpoint, tasks } => {
                 self.fan_out(coordinator, tasks, |tasks| ToWorker::Complete { checkpoint, tasks });
             }
             Action::NotifyAborted { checkpoint, tasks } => {
                 self.fan_out(coordinator, tasks, |tasks| ToWorker::Aborted { checkpoint, tasks });
+            }
+            // No request of the schedules leads to these.
+            Action::DeleteSavepoint { .. } | Action::Plan { .. } | Action::DrainSources { .. } => {
+                unreachable!("nobody asked for a savepoint or another parallelism")
             }
             Action::Report(report) => self.on_report(coordinator, report),
             Action::Exit(reason) => self.on_exit(coordinator, reason),

@@ -45,7 +45,7 @@ fn r02_periodic_checkpoints_run_at_a_fixed_rate() {
 #[test]
 fn a_checkpoint_on_request_needs_no_interval() {
     let mut world = World::running(with(|config| config.checkpoint.interval_ms = None));
-    world.send(Event::Request(Request::TriggerCheckpoint));
+    world.send(Event::Request(Request::TriggerCheckpoint { trigger: "t".into(), full: false }));
     assert_eq!(world.triggers(), [1]);
     world.ack_all(1);
     assert_eq!(world.checkpoints(), [1]);
@@ -231,7 +231,7 @@ fn r75_retained_checkpoints_and_their_files() {
         assert_eq!(world.manifests.len() as u64, round.min(3));
     }
     for action in &world.log {
-        if let Action::DeleteCheckpoint { checkpoint, files } = action {
+        if let Action::DeleteCheckpoint { checkpoint, files, .. } = action {
             deleted.push((*checkpoint, files.clone()));
         }
     }
@@ -296,7 +296,7 @@ fn files_of_an_aborted_checkpoint_go_unless_a_later_one_refers_to_them() {
     world.ack(task(0, 0), next, &["kept"], false);
     let delete = world.log.iter().find(|action| matches!(action, Action::DeleteCheckpoint { .. })).unwrap();
     let files = vec!["late".to_owned(), "left".to_owned()];
-    assert_eq!(*delete, Action::DeleteCheckpoint { checkpoint: aborted, files });
+    assert_eq!(*delete, Action::DeleteCheckpoint { checkpoint: aborted, files, location: None });
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn a_successor_knows_all_retained_files_before_it_deletes() {
     world.ack_all(checkpoint);
     world.advance(10);
     let delete = world.log.iter().find(|action| matches!(action, Action::DeleteCheckpoint { .. })).unwrap();
-    assert_eq!(*delete, Action::DeleteCheckpoint { checkpoint: 1, files: vec!["delta-1".into()] });
+    assert_eq!(*delete, Action::DeleteCheckpoint { checkpoint: 1, files: vec!["delta-1".into()], location: None });
 }
 
 #[test]
@@ -420,7 +420,7 @@ fn no_checkpoint_while_a_task_is_still_restoring() {
     let mut world = World::new(config(pipeline()));
     world.held.insert(Hold::Tasks);
     world.start();
-    let Some(Action::Deploy { deployment, tasks }) = world.open.pop_front() else { panic!("not deployed") };
+    let Some(Action::Deploy { deployment, tasks, .. }) = world.open.pop_front() else { panic!("not deployed") };
     for deployed in &tasks[1..] {
         world.send(Event::TaskStatus { task: deployed.task, deployment, status: TaskStatus::Running });
     }

@@ -261,7 +261,7 @@ fn r50_a_job_starts_from_a_foreign_checkpoint_and_counts_on_from_it() {
     let checkpoint = world.complete_one();
     let mut foreign = world.manifests[&checkpoint].clone();
     foreign.checkpoint = 227;
-    let from_foreign = CoordinatorConfig { external_restore: Some(foreign), ..config(pipeline()) };
+    let from_foreign = CoordinatorConfig { external_restore: Some(external(foreign)), ..config(pipeline()) };
     let mut world = World::running(from_foreign.clone());
     assert!(world.deployed.values().all(|(_, _, restore)| restore.checkpoint == Some(227)));
     assert_eq!(world.complete_one(), 228);

@@ -125,7 +125,10 @@ impl Disorder {
                 self.check();
             }
             11 if self.one_in(6) => self.crash(),
-            12 if self.one_in(4) => self.send(Event::Request(Request::TriggerCheckpoint)),
+            12 if self.one_in(4) => self.send(Event::Request(Request::TriggerCheckpoint {
+                trigger: format!("t{}", self.world.log.len()),
+                full: false,
+            })),
             _ => self.acknowledge(),
         }
         self.check();
@@ -176,7 +179,7 @@ impl Disorder {
                 Event::JournalAppended { seq, outcome: AppendOutcome::Unknown("timeout".into()) }
             }
             Action::LoadManifest { checkpoint, .. } => Event::ManifestLoaded { checkpoint, result: Err(unavailable()) },
-            Action::WriteManifest { manifest } => {
+            Action::WriteManifest { manifest, .. } => {
                 let checkpoint = manifest.checkpoint;
                 Event::ManifestWritten { checkpoint, result: Err(unavailable()) }
             }
@@ -210,7 +213,7 @@ impl Disorder {
                 Action::NotifyComplete { checkpoint, .. } => {
                     assert!(self.was_completed(checkpoint), "seed {seed}: {checkpoint} is not journaled");
                 }
-                Action::DeleteCheckpoint { checkpoint, files } => {
+                Action::DeleteCheckpoint { checkpoint, files, .. } => {
                     let retained = self.world.checkpoints();
                     assert!(!retained.contains(&checkpoint), "seed {seed}: {checkpoint} is retained");
                     for manifest in retained.iter().filter_map(|id| self.world.manifests.get(id)) {

@@ -250,7 +250,7 @@ fn state_that_a_successor_deleted_is_not_lost() {
 fn a_damaged_foreign_checkpoint_is_not_started_without() {
     let mut world = World::running(config(pipeline()));
     let checkpoint = world.complete_one();
-    let external_restore = Some(world.manifests[&checkpoint].clone());
+    let external_restore = Some(external(world.manifests[&checkpoint].clone()));
     let mut world = World::running(CoordinatorConfig { external_restore, ..config(pipeline()) });
     world.status(task(0, 0), TaskStatus::StateDamaged { reason: "checksum".into() });
     assert!(matches!(&world.exit, Some(ExitReason::Unrecoverable { reason }) if reason.contains("checksum")));

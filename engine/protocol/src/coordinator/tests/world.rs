@@ -18,7 +18,12 @@ pub fn plan(parallelism: &[u32], edges: &[(u32, u32, ExchangePattern)]) -> JobPl
             .map(|(index, &parallelism)| VertexPlan {
                 name: format!("v{index}"),
                 parallelism,
-                operators: vec![OperatorPlan { uid: format!("u{index}"), name: format!("op{index}"), stateful: true }],
+                operators: vec![OperatorPlan {
+                    uid: format!("u{index}"),
+                    name: format!("op{index}"),
+                    stateful: true,
+                    state: vec![],
+                }],
             })
             .collect(),
         edges: edges.iter().map(|&(from, to, pattern)| EdgePlan { from, to, pattern, pipelined: true }).collect(),
@@ -58,6 +63,7 @@ pub fn config(plan: JobPlan) -> CoordinatorConfig {
         failover: FailoverStrategy::Region,
         revision: 1,
         claimant: "one".into(),
+        parallelism: 2,
         external_restore: None,
         allow_non_restored_state: false,
         compact_after: 64,
@@ -78,6 +84,11 @@ pub enum Hold {
     DeleteCheckpoint,
     /// Tasks neither start nor stop by themselves.
     Tasks,
+}
+
+/// Not claimed.
+pub fn external(manifest: CheckpointManifest) -> ExternalRestore {
+    ExternalRestore { manifest, manifest_checksum: 7, location: "/elsewhere/chk".into(), claim: false }
 }
 
 pub struct World {
@@ -182,7 +193,7 @@ impl World {
                 };
                 vec![Event::ManifestLoaded { checkpoint, result }]
             }
-            Action::WriteManifest { manifest } => {
+            Action::WriteManifest { manifest, .. } => {
                 let checkpoint = manifest.checkpoint;
                 self.manifests.insert(checkpoint, *manifest);
                 vec![Event::ManifestWritten { checkpoint, result: Ok(checkpoint) }]
@@ -191,7 +202,7 @@ impl World {
                 self.manifests.remove(&checkpoint);
                 vec![Event::CheckpointDeleted { checkpoint, result: Ok(()) }]
             }
-            Action::Deploy { deployment, tasks } => {
+            Action::Deploy { deployment, tasks, .. } => {
                 let mut events = Vec::new();
                 for deployed in tasks {
                     self.deployed.insert(deployed.task, (deployment, deployed.worker, deployed.restore));
