@@ -157,8 +157,10 @@ impl KeyIndex {
         self.live.get(slot as usize).copied().unwrap_or(false)
     }
 
-    pub fn live_slots(&self) -> impl Iterator<Item = u32> + '_ {
-        self.live.iter().enumerate().filter(|(_, live)| **live).map(|(slot, _)| slot as u32)
+    /// Slots that have a key, ascending.
+    pub fn live_slots(&self) -> Vec<u32> {
+        let slots = 0..self.live.len() as u32;
+        if self.free.is_empty() { slots.collect() } else { slots.filter(|&slot| self.is_live(slot)).collect() }
     }
 
     /// Hash of the key in a live slot, as [`crate::keys::hash_rows`] gives it.
@@ -475,10 +477,13 @@ impl KeyIndex {
         match &self.store {
             Store::Bytes(keys) => decode_rows(&self.types, slots.iter().map(|&slot| keys.bytes(slot)).collect()),
             Store::Integer(keys) => {
-                let mut values = MutableBuffer::with_capacity(slots.len() * keys.width);
-                for &slot in slots {
-                    values.extend_from_slice(&keys.keys[slot as usize].to_le_bytes()[..keys.width]);
-                }
+                let stored = slots.iter().map(|&slot| keys.keys[slot as usize]);
+                let values: MutableBuffer = match keys.width {
+                    1 => stored.map(|key| key as u8).collect::<Vec<u8>>().into(),
+                    2 => stored.map(|key| key as u16).collect::<Vec<u16>>().into(),
+                    4 => stored.map(|key| key as u32).collect::<Vec<u32>>().into(),
+                    _ => stored.collect::<Vec<u64>>().into(),
+                };
                 let nulls = (!keys.nulls.is_empty()).then(|| {
                     let valid = slots.iter().map(|slot| !keys.nulls.iter().any(|(_, null)| null == slot));
                     NullBuffer::from(valid.collect::<Vec<bool>>())

@@ -6,15 +6,17 @@
 //! anything else is looked at, so damaged bytes never reach a parser.
 
 mod file;
+mod order;
 
 use crate::error::StateError;
 use crate::key_index::KeyIndex;
 use crate::{KeyedDelta, KeyedRows};
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt16Array, UInt32Array};
-use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt16Array};
+use arrow::compute::{concat_batches, interleave_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use file::{Header, StateFile};
+use order::GroupOrder;
 use std::ops::Range;
 use std::sync::Arc;
 use streamjob_protocol::manifest::KeyGroupRange;
@@ -67,50 +69,22 @@ pub fn encode(delta: &KeyedDelta, range: KeyGroupRange, compression: Compression
             delta.key_groups.len()
         )));
     }
-    if let Some(group) = delta.key_groups.iter().find(|group| **group < range.first || **group > range.last) {
-        return Err(problem(format!("key group {group} is not in {}..={}", range.first, range.last)));
-    }
-    let (order, index) = sort_by_group(&delta.key_groups, range);
-    let header = Header { table: delta.name.clone(), key_columns: delta.key_columns, full: delta.full, index };
-    let order = UInt32Array::from(order);
+    let order = GroupOrder::new(&delta.key_groups, range)
+        .map_err(|group| problem(format!("key group {group} is not in {}..={}", range.first, range.last)))?;
+    let header = Header {
+        table: delta.name.clone(),
+        key_columns: delta.key_columns,
+        full: delta.full,
+        index: order.index().to_vec(),
+    };
     let schema = file::schema(&delta.rows.schema(), &header)?;
+    let columns = order.columns(delta.rows.columns())?;
+    let (groups, deleted) = (order.groups(), order.marks(delta.deleted.as_ref()));
     file::write(schema, rows, compression, |chunk: Range<usize>| {
-        let order = order.slice(chunk.start, chunk.len());
-        let values = take_record_batch(&delta.rows, &order)?;
-        let groups = order.values().iter().map(|&row| delta.key_groups[row as usize]);
-        let deleted: BooleanArray = match &delta.deleted {
-            None => BooleanArray::from(vec![false; chunk.len()]),
-            Some(marks) => order
-                .values()
-                .iter()
-                .map(|&row| Some(marks.is_valid(row as usize) && marks.value(row as usize)))
-                .collect(),
-        };
-        Ok((values, UInt16Array::from_iter_values(groups), deleted))
+        let values = columns.iter().map(|column| column.chunk(chunk.clone())).collect::<Result<Vec<_>, _>>()?;
+        let deleted = BooleanArray::from(deleted.slice(chunk.start, chunk.len()));
+        Ok((values, groups.slice(chunk.start, chunk.len()), deleted))
     })
-}
-
-/// Stable counting sort: row numbers in order of key group, and for each group that has rows its first position.
-fn sort_by_group(groups: &[u16], range: KeyGroupRange) -> (Vec<u32>, Vec<(u16, u64)>) {
-    let width = (range.last as usize + 1).saturating_sub(range.first as usize);
-    let mut next = vec![0u32; width + 1];
-    for &group in groups {
-        next[(group - range.first) as usize + 1] += 1;
-    }
-    let mut index = Vec::new();
-    for group in 0..width {
-        if next[group + 1] > 0 {
-            index.push((range.first + group as u16, next[group] as u64));
-        }
-        next[group + 1] += next[group];
-    }
-    let mut order = vec![0u32; groups.len()];
-    for (row, &group) in groups.iter().enumerate() {
-        let position = &mut next[(group - range.first) as usize];
-        order[*position as usize] = row as u32;
-        *position += 1;
-    }
-    (order, index)
 }
 
 /// The rows of a file whose key groups lie in `range`, without the extra columns, in the order to apply them.
@@ -214,7 +188,10 @@ impl Merge {
             }
         }
         let range = KeyGroupRange { first: 0, last: groups.iter().copied().max().unwrap_or(0) };
-        let (order, index) = sort_by_group(&groups, range);
+        let outside = |group| StateError::Encode { table: self.table.clone(), message: format!("key group {group}") };
+        let order = GroupOrder::new(&groups, range).map_err(outside)?;
+        let index = order.index().to_vec();
+        let order = order.rows();
         let header = Header { table: self.table, key_columns: self.key_columns, full: true, index };
         let batches: Vec<&RecordBatch> = self.batches.iter().map(|batch| &batch.rows).collect();
         let schema = file::schema(&self.schema, &header)?;
@@ -227,7 +204,7 @@ impl Merge {
                 interleave_record_batch(&batches, &indices)?
             };
             let groups = UInt16Array::from_iter_values(chosen.iter().map(|&row| groups[row as usize]));
-            Ok((rows, groups, BooleanArray::from(vec![false; chosen.len()])))
+            Ok((rows.columns().to_vec(), groups, BooleanArray::from(vec![false; chosen.len()])))
         })
     }
 }

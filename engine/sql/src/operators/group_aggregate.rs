@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use streamjob_dataflow::{
     Batch, Collector, Operator, OperatorContext, OperatorMetrics, OperatorRestore, RowKind, TaskError,
 };
+use streamjob_protocol::plan::StateTable;
 use streamjob_state::{Cut, StateCut};
 
 const TABLE: &str = "groups";
@@ -64,6 +65,8 @@ pub struct GroupAggregate {
     /// By slot: `stamp` once the batch at hand was seen to touch it, `stamp - 1` if it is new and was not seen yet.
     stamps: Vec<u32>,
     stamp: u32,
+    /// The stamp at the last cut that ended the list of changes: slots with later ones are in the list of the next.
+    cut_stamp: u32,
     slots: Vec<u32>,
     touched: Touched,
     /// Old results are never looked at: every row changes its group's result and nobody wants -U rows.
@@ -76,6 +79,8 @@ struct Touched {
     slots: Vec<u32>,
     first_rows: Vec<u32>,
     new: Vec<bool>,
+    /// Those not touched before since the last cut.
+    since_cut: Vec<u32>,
 }
 
 impl GroupAggregate {
@@ -101,6 +106,7 @@ impl GroupAggregate {
             metrics: Arc::default(),
             stamps: Vec::new(),
             stamp: 0,
+            cut_stamp: 0,
             slots: Vec::new(),
             touched: Touched::default(),
             blind: always_changes && !spec.emit_update_before,
@@ -108,12 +114,18 @@ impl GroupAggregate {
         })
     }
 
+    /// Every state that snapshots hold.
+    pub fn state(&self) -> Result<Vec<StateTable>, TaskError> {
+        self.layouts.iter().map(TableLayout::declared).collect()
+    }
+
     /// Finds the slots of a batch, each once, in order of their first rows.
     fn find_slots(&mut self, keys: &[ArrayRef], rows: usize) -> Result<(), TaskError> {
         let (stamps, touched) = (&mut self.stamps, &mut self.touched);
         if self.stamp >= u32::MAX - 2 {
             stamps.fill(0);
-            self.stamp = 0;
+            (self.stamp, self.cut_stamp) = (0, 0);
+            self.table.expect_repetition();
         }
         let (new, seen) = (self.stamp + 1, self.stamp + 2);
         self.stamp = seen;
@@ -128,12 +140,18 @@ impl GroupAggregate {
         touched.slots.clear();
         touched.first_rows.clear();
         touched.new.clear();
+        touched.since_cut.clear();
+        let cut_stamp = self.cut_stamp;
         for (row, &slot) in self.slots.iter().enumerate() {
             let stamp = &mut stamps[slot as usize];
             if *stamp != seen {
                 touched.slots.push(slot);
                 touched.first_rows.push(row as u32);
-                touched.new.push(*stamp == new);
+                let is_new = *stamp == new;
+                touched.new.push(is_new);
+                if is_new || *stamp <= cut_stamp {
+                    touched.since_cut.push(slot);
+                }
                 *stamp = seen;
             }
         }
@@ -279,7 +297,7 @@ impl Operator for GroupAggregate {
                 self.table.aggregates.merge(&self.slots, &batch.rows.columns()[*keys..])?;
             }
         }
-        self.table.touch(&self.touched.slots);
+        self.table.touch_first(&self.touched.since_cut);
         let changes = self.changes(&keys, old)?;
         if self.spec.retractable {
             let vacant: Vec<u32> =
@@ -296,6 +314,9 @@ impl Operator for GroupAggregate {
     fn snapshot(&mut self, _checkpoint: u64, cut: Cut) -> Result<StateCut, TaskError> {
         let whole = cut == Cut::Changes && (!self.table.is_tracked() || self.table.prefers_whole_cut());
         let cut = if whole { Cut::Whole } else { cut };
+        if cut != Cut::Copy {
+            self.cut_stamp = self.stamp;
+        }
         let mut keyed = Vec::with_capacity(self.layouts.len());
         for (layout, rows) in self.layouts.iter().zip(self.table.cut(cut)?) {
             let TableRows { removed, present } = rows;

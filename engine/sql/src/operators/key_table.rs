@@ -51,12 +51,12 @@ impl KeyTable {
         fields.extend(self.aggregates.state_fields());
         let mut layouts =
             vec![TableLayout { name: name.into(), schema: Arc::new(Schema::new(fields)), key_columns: keys.len() }];
-        for (number, values) in self.aggregates.distinct_values() {
+        for (call, values) in self.aggregates.distinct_values() {
             let mut fields = keys.clone();
             fields.push(Field::new("value", values.value_type().clone(), true));
             fields.push(Field::new("occurrences", DataType::Int64, true));
             layouts.push(TableLayout {
-                name: format!("{name}-distinct-{number}"),
+                name: format!("{name}-{call}"),
                 schema: Arc::new(Schema::new(fields)),
                 key_columns: keys.len() + 1,
             });
@@ -112,14 +112,25 @@ impl KeyTable {
         }
     }
 
+    /// Like [`KeyTable::touch`], for slots that were not touched since the last cut of changes or a whole one. An owner
+    /// who keeps track of that saves a look at each slot.
+    pub fn touch_first(&mut self, slots: &[u32]) {
+        self.changes.list(slots);
+    }
+
+    /// The owner lost track: [`KeyTable::touch_first`] may get slots again.
+    pub fn expect_repetition(&mut self) {
+        self.changes.expect_repetition();
+    }
+
     /// Changes are kept for checkpoints; otherwise every cut is a full one.
     pub fn is_tracked(&self) -> bool {
         self.changes.is_tracked()
     }
 
-    /// A whole cut is hardly bigger than one of the changes, and ends the chain of files that a restore has to read.
+    /// A cut of changes had better be a whole one.
     pub fn prefers_whole_cut(&self) -> bool {
-        self.changes.count() * 2 > self.index.len() && self.aggregates.distinct_values().next().is_none()
+        self.changes.outweigh(self.index.len()) && self.aggregates.distinct_values().next().is_none()
     }
 
     /// All rows of the key were taken back.
@@ -176,7 +187,8 @@ impl KeyTable {
     pub fn bury(&mut self) -> Result<Vec<TableRows>, TaskError> {
         let mut removed = std::mem::take(&mut self.tombstones);
         if self.changes.is_tracked() {
-            let slots: Vec<u32> = self.index.live_slots().filter(|&slot| self.changes.is_persisted(slot)).collect();
+            let mut slots = self.index.live_slots();
+            slots.retain(|&slot| self.changes.is_persisted(slot));
             if !slots.is_empty() {
                 removed.push(self.keys(&slots)?);
             }

@@ -6,23 +6,31 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOption
 use arrow::compute::{concat, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use streamjob_dataflow::TaskError;
+use streamjob_protocol::plan::StateTable;
 use streamjob_state::keys::key_group;
+use streamjob_state::snapshot::schema_text;
 use streamjob_state::{Cut, KeyIndex, KeyedDelta, KeyedRows};
 
 const LISTED: u8 = 1;
 const PERSISTED: u8 = 2;
 
 /// Slots that changed since the last cut, and those whose key some checkpoint holds. Does nothing unless `tracked`.
+///
+/// Changes come by [`Changes::touch`], or by [`Changes::list`] from an owner who knows what is listed; never both ways.
 #[derive(Debug)]
 pub(crate) struct Changes {
     tracked: bool,
     flags: Vec<u8>,
     listed: Vec<u32>,
+    /// A slot may be in the list more than once.
+    repeated: bool,
+    /// Rows in cuts of changes since the last whole cut.
+    since_whole: usize,
 }
 
 impl Changes {
     pub fn new(tracked: bool) -> Changes {
-        Changes { tracked, flags: Vec::new(), listed: Vec::new() }
+        Changes { tracked, flags: Vec::new(), listed: Vec::new(), repeated: false, since_whole: 0 }
     }
 
     pub fn is_tracked(&self) -> bool {
@@ -47,11 +55,24 @@ impl Changes {
         }
     }
 
+    /// Like [`Changes::touch`], for slots that are not in the list yet.
+    pub fn list(&mut self, slots: &[u32]) {
+        if self.tracked {
+            self.listed.extend_from_slice(slots);
+        }
+    }
+
+    /// The owner lists slots again that may be in the list.
+    pub fn expect_repetition(&mut self) {
+        self.repeated = true;
+    }
+
     /// The key of the slot goes; says whether a checkpoint holds it. The slot stays listed: another key may take it.
     pub fn forget(&mut self, slot: u32) -> bool {
         let Some(flags) = self.flags.get_mut(slot as usize) else { return false };
         let persisted = *flags & PERSISTED != 0;
         *flags &= !PERSISTED;
+        self.repeated |= *flags & LISTED == 0;
         persisted
     }
 
@@ -67,34 +88,50 @@ impl Changes {
         }
     }
 
-    /// Slots touched since the last cut.
-    pub fn count(&self) -> usize {
-        self.listed.len()
+    /// Whether a whole cut of a table of `rows` rows is the better one now: when it is hardly bigger than one of the
+    /// changes, or when the files of changes after the last whole one outweigh it. It ends the chain that a restore reads,
+    /// and nobody has to merge that chain from storage.
+    pub fn outweigh(&self, rows: usize) -> bool {
+        self.listed.len() * 2 > rows || self.since_whole + self.listed.len() > rows * 2
     }
 
     /// What a cut of the table with this index consists of: rows of removed keys, and slots of keys that are there.
     pub fn cut(&mut self, cut: Cut, tombstones: &mut Vec<Part>, index: &KeyIndex) -> (Vec<Part>, Vec<u32>) {
-        if cut == Cut::Copy {
-            return (Vec::new(), index.live_slots().collect());
+        match cut {
+            Cut::Copy => (Vec::new(), index.live_slots()),
+            Cut::Whole => {
+                self.forget_list();
+                self.since_whole = 0;
+                tombstones.clear();
+                let slots = index.live_slots();
+                self.persisted(&slots);
+                (Vec::new(), slots)
+            }
+            Cut::Changes => {
+                let mut slots = self.listed.clone();
+                if self.repeated {
+                    slots.sort_unstable();
+                    slots.dedup();
+                }
+                slots.retain(|&slot| index.is_live(slot));
+                self.forget_list();
+                self.since_whole += slots.len();
+                self.persisted(&slots);
+                (std::mem::take(tombstones), slots)
+            }
         }
-        let (mut removed, mut slots) = (std::mem::take(tombstones), self.take());
-        if cut == Cut::Whole {
-            removed.clear();
-            slots = index.live_slots().collect();
-        } else {
-            slots.retain(|&slot| index.is_live(slot));
-        }
-        self.persisted(&slots);
-        (removed, slots)
     }
 
-    /// Ends the list and begins a new one. Slots in it may be free by now.
-    fn take(&mut self) -> Vec<u32> {
-        let listed = std::mem::take(&mut self.listed);
-        for &slot in &listed {
-            self.flags[slot as usize] &= !LISTED;
+    /// Begins a new list, which is likely to become as long.
+    fn forget_list(&mut self) {
+        if self.listed.len() * 8 > self.flags.len() {
+            // In the order of memory.
+            self.flags.iter_mut().for_each(|flags| *flags &= !LISTED);
+        } else {
+            self.listed.iter().for_each(|&slot| self.flags[slot as usize] &= !LISTED);
         }
-        listed
+        self.listed.clear();
+        self.repeated = false;
     }
 }
 
@@ -120,6 +157,12 @@ pub(crate) struct TableLayout {
 }
 
 impl TableLayout {
+    /// What the planner declares of the table before it exists.
+    pub fn declared(&self) -> Result<StateTable, TaskError> {
+        let empty = self.delta(true, &[], &[], 1)?;
+        Ok(StateTable::keyed(&self.name, schema_text(&empty)))
+    }
+
     /// Removed rows first: a key that came back has its row behind.
     pub fn delta(
         &self,

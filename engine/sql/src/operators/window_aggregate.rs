@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 use streamjob_dataflow::{Batch, Collector, Operator, OperatorContext, OperatorMetrics, OperatorRestore, TaskError};
 use streamjob_protocol::manifest::{KeyGroupRange, ListStateHandle, Redistribution};
+use streamjob_protocol::plan::StateTable;
 use streamjob_state::{Cut, StateCut};
 
 const TABLE: &str = "windows";
@@ -129,6 +130,15 @@ impl WindowAggregate {
         })
     }
 
+    /// Every state that snapshots hold.
+    pub fn state(&self) -> Result<Vec<StateTable>, TaskError> {
+        let mut state = self.layouts.iter().map(TableLayout::declared).collect::<Result<Vec<_>, _>>()?;
+        if self.spec.time != WindowTime::Processing {
+            state.push(StateTable::list(WATERMARK, Redistribution::Union));
+        }
+        Ok(state)
+    }
+
     /// The rows of a batch by window.
     fn parts(&self, batch: &RecordBatch) -> Result<Vec<WindowPart>, TaskError> {
         match (&self.spec.input, self.spec.time) {
@@ -178,7 +188,7 @@ impl WindowAggregate {
                 break;
             }
             let (end, mut table) = entry.remove_entry();
-            let slots: Vec<u32> = table.index.live_slots().collect();
+            let slots = table.index.live_slots();
             for chunk in slots.chunks(ROWS_PER_BATCH) {
                 out.emit(Batch::inserts(self.results(end, &table, chunk)?))?;
             }

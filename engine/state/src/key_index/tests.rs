@@ -181,7 +181,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(index.len(), model.len());
-            let mut live: Vec<u32> = index.live_slots().collect();
+            let mut live = index.live_slots();
             let mut expected: Vec<u32> = model.values().copied().collect();
             live.sort();
             expected.sort();

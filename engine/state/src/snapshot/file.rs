@@ -3,7 +3,7 @@
 use super::{Compression, DELETED_COLUMN, KEY_GROUP_COLUMN, ROWS_PER_BATCH, plain_schema};
 use crate::error::StateError;
 use crate::keys::KEY_HASH_NAME;
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt16Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt16Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt16Type};
 use arrow_ipc::CompressionType;
 use arrow_ipc::reader::FileReader;
@@ -79,20 +79,30 @@ pub(crate) fn write(
     schema: SchemaRef,
     rows: usize,
     compression: Compression,
-    chunk: impl Fn(Range<usize>) -> Result<(RecordBatch, UInt16Array, BooleanArray), StateError>,
+    chunk: impl Fn(Range<usize>) -> Result<(Vec<ArrayRef>, UInt16Array, BooleanArray), StateError>,
 ) -> Result<Vec<u8>, StateError> {
     let mut metadata = schema.metadata().clone();
     metadata.insert(ROWS_KEY.to_string(), rows.to_string());
     let schema = Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata));
+    let mut hasher = Xxh3Default::new();
+    let mut hashed = 0;
     let mut writer = FileWriter::try_new_with_options(Vec::new(), &schema, write_options(compression)?)?;
     let mut start = 0;
     while start < rows {
         let end = rows.min(start + ROWS_PER_BATCH);
-        let (values, groups, deleted) = chunk(start..end)?;
-        let mut columns = values.columns().to_vec();
+        let (mut columns, groups, deleted) = chunk(start..end)?;
         columns.push(Arc::new(groups));
         columns.push(Arc::new(deleted));
-        writer.write(&RecordBatch::try_new(schema.clone(), columns)?)?;
+        let batch = RecordBatch::try_new(schema.clone(), columns)?;
+        writer.write(&batch)?;
+        if start == 0 {
+            // One piece of memory for all batches, not ever larger ones that are copied from.
+            let first = writer.get_ref().len();
+            writer.get_mut().reserve(first * rows.div_ceil(ROWS_PER_BATCH));
+        }
+        // While the bytes are still in the processor's cache.
+        hasher.update(&writer.get_ref()[hashed..]);
+        hashed = writer.get_ref().len();
         start = end;
     }
     let placeholder = format!("{}{}", String::from_utf8_lossy(CHECKSUM_MARK), "0".repeat(DIGITS));
@@ -100,7 +110,10 @@ pub(crate) fn write(
     writer.finish()?;
     let mut bytes = writer.into_inner()?;
     let digits = find_checksum(&bytes).ok_or_else(|| StateError::Damaged("the writer left no checksum".into()))?;
-    let sum = checksum_around(&bytes, &digits);
+    // All batches are hashed, and the digits stand in the footer.
+    hasher.update(&bytes[hashed..digits.start]);
+    hasher.update(&bytes[digits.end..]);
+    let sum = hasher.digest();
     bytes[digits].copy_from_slice(format!("{sum:016x}").as_bytes());
     Ok(bytes)
 }

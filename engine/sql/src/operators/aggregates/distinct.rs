@@ -150,7 +150,8 @@ impl DistinctValues {
         if self.pairs.get(owner as usize).is_none_or(|pairs| *pairs == 0) {
             return Ok(());
         }
-        let pairs: Vec<u32> = self.index.live_slots().filter(|&pair| self.index.owner(pair) == owner).collect();
+        let mut pairs = self.index.live_slots();
+        pairs.retain(|&pair| self.index.owner(pair) == owner);
         self.remove(&pairs, index)
     }
 
@@ -174,7 +175,8 @@ impl DistinctValues {
     /// Tombstones of everything that checkpoints hold, when the whole table goes.
     pub fn bury(&mut self, index: &KeyIndex) -> Result<Vec<Part>, TaskError> {
         let mut removed = std::mem::take(&mut self.tombstones);
-        let pairs: Vec<u32> = self.index.live_slots().filter(|&pair| self.changes.is_persisted(pair)).collect();
+        let mut pairs = self.index.live_slots();
+        pairs.retain(|&pair| self.changes.is_persisted(pair));
         if !pairs.is_empty() {
             removed.push(self.keys(&pairs, index)?);
         }

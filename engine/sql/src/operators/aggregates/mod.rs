@@ -55,7 +55,7 @@ pub struct AggregateCall {
     pub argument: Option<(usize, DataType)>,
     /// Position of a boolean column: only rows where it is true count.
     pub filter: Option<usize>,
-    /// Name of the result's column.
+    /// Name of the result's column, and beginning of the names of its state's columns: unique in the operator.
     pub name: String,
 }
 
@@ -266,10 +266,9 @@ impl AggregateSet {
     /// Columns of partial results: those of all calls, one after the other.
     pub fn state_fields(&self) -> Vec<Field> {
         let mut fields = Vec::new();
-        for (number, (call, cells)) in self.calls.iter().zip(&self.cells).enumerate() {
+        for (call, cells) in self.calls.iter().zip(&self.cells) {
             for (suffix, data_type) in cells.accumulator().state_types() {
-                let name = format!("{}_{number}{suffix}", call.function.label());
-                fields.push(Field::new(name, data_type, true));
+                fields.push(Field::new(format!("{}{suffix}", call.name), data_type, true));
             }
         }
         fields
@@ -321,10 +320,10 @@ impl AggregateSet {
         self.cells.iter().map(|cells| cells.accumulator().result(slots)).collect()
     }
 
-    /// The value tables of distinct calls, with the calls' numbers.
-    pub fn distinct_values(&self) -> impl Iterator<Item = (usize, &DistinctValues)> {
-        self.cells.iter().enumerate().filter_map(|(number, cells)| match cells {
-            Cells::Distinct(distinct) => Some((number, distinct.values())),
+    /// The value tables of distinct calls, with the calls' names.
+    pub fn distinct_values(&self) -> impl Iterator<Item = (&str, &DistinctValues)> {
+        self.calls.iter().zip(&self.cells).filter_map(|(call, cells)| match cells {
+            Cells::Distinct(distinct) => Some((call.name.as_str(), distinct.values())),
             Cells::Plain(_) => None,
         })
     }

@@ -234,12 +234,21 @@ where
 impl<T: Summand> Sums<T> {
     /// The sums themselves, NULL where there are no values.
     fn sums(&self, slots: &[u32], data_type: &DataType) -> Result<ArrayRef, TaskError> {
-        let mut values = Vec::with_capacity(slots.len());
-        let mut valid = Vec::with_capacity(slots.len());
-        for &slot in slots {
+        let mut any_empty = false;
+        let sum = |&slot: &u32| {
             let cell = self.cells[slot as usize];
-            values.push(if cell.count == 0 { T::default() } else { cell.sum });
-            valid.push(cell.count != 0);
+            any_empty |= cell.count == 0;
+            cell.sum
+        };
+        let mut values: Vec<T> = slots.iter().map(sum).collect();
+        if !any_empty {
+            return native_column(data_type, values, None);
+        }
+        let valid: Vec<bool> = slots.iter().map(|&slot| self.cells[slot as usize].count != 0).collect();
+        for (value, valid) in values.iter_mut().zip(&valid) {
+            if !valid {
+                *value = T::default();
+            }
         }
         native_column(data_type, values, Some(valid))
     }

@@ -109,14 +109,14 @@ fn a_key_whose_rows_are_all_taken_back_goes() {
     );
     let mut files = Files::default();
     files.add(operator.snapshot(1, Cut::Changes).unwrap());
-    assert_eq!(files.rows("groups-distinct-1"), [["1", "t6", "1"], ["1", "t7", "1"]]);
+    assert_eq!(files.rows("groups-CountDistinct"), [["1", "t6", "1"], ["1", "t7", "1"]]);
     assert_eq!(feed(&mut operator, change(&[row(1, 6), row(1, 7)], vec![delete, delete])).lines(), ["-D 1 13 2"]);
     // Came and went within a batch; taken back without having come.
     assert!(feed(&mut operator, change(&[row(2, 6), row(2, 6)], vec![insert, delete])).lines().is_empty());
     assert!(feed(&mut operator, change(&[row(9, 6)], vec![delete])).lines().is_empty());
     files.add(operator.snapshot(2, Cut::Changes).unwrap());
     assert!(files.rows("groups").is_empty());
-    assert!(files.rows("groups-distinct-1").is_empty());
+    assert!(files.rows("groups-CountDistinct").is_empty());
     assert_eq!(feed(&mut operator, change(&[row(1, 6)], vec![insert])).lines(), ["+I 1 6 1"]);
 }
 
@@ -133,12 +133,12 @@ fn deltas_hold_changed_keys_only_and_full_cuts_everything() {
     feed(&mut operator, simple(&[(5, 5), (5, 6), (7, 7)]));
     files.add(operator.snapshot(2, Cut::Changes).unwrap());
     assert_eq!(files.newest_rows("groups"), 2);
-    assert_eq!(files.newest_rows("groups-distinct-1"), 1, "value 6 of key 5");
+    assert_eq!(files.newest_rows("groups-CountDistinct"), 1, "value 6 of key 5");
     files.add(operator.snapshot(3, Cut::Changes).unwrap());
     assert_eq!(files.newest_rows("groups"), 0);
     files.add(operator.snapshot(4, Cut::Whole).unwrap());
     assert_eq!(files.newest_rows("groups"), 1000);
-    assert_eq!(files.newest_rows("groups-distinct-1"), 1001);
+    assert_eq!(files.newest_rows("groups-CountDistinct"), 1001);
 }
 
 /// A savepoint between two checkpoints: the second one still has what changed since the first, removed keys too.
@@ -157,18 +157,18 @@ fn a_copy_takes_nothing_away_from_the_next_changes() {
         let mut copy = Files::default();
         copy.add(operator.snapshot(2, Cut::Copy).unwrap());
         assert_eq!(copy.rows("groups").len(), 99);
-        assert_eq!(copy.rows("groups-distinct-1").len(), 100);
+        assert_eq!(copy.rows("groups-CountDistinct").len(), 100);
     }
     // Removed after the copy, which held it; the checkpoint before did too.
     feed(&mut operator, Batch::changes(rows(&[(Some(9), Some(9), None)]), vec![3]));
     files.add(operator.snapshot(3, Cut::Changes).unwrap());
     assert_eq!(files.newest_rows("groups"), 3, "7 changed, 5 and 9 went");
-    assert_eq!(files.newest_rows("groups-distinct-1"), 3);
+    assert_eq!(files.newest_rows("groups-CountDistinct"), 3);
     assert_eq!(files.rows("groups").len(), 98);
     let mut copy = Files::default();
     copy.add(operator.snapshot(4, Cut::Copy).unwrap());
     assert_eq!(copy.rows("groups"), files.rows("groups"));
-    assert_eq!(copy.rows("groups-distinct-1"), files.rows("groups-distinct-1"));
+    assert_eq!(copy.rows("groups-CountDistinct"), files.rows("groups-CountDistinct"));
 }
 
 #[test]
@@ -367,8 +367,8 @@ proptest! {
                     let mut restored = open(&spec, copy.restore(ALL));
                     let mut again = Files::default();
                     again.add(restored.snapshot(1, Cut::Copy).unwrap());
-                    for table in ["groups", "groups-distinct-4"] {
-                        prop_assert_eq!(copy.rows(table), again.rows(table));
+                    for layout in &operator.layouts {
+                        prop_assert_eq!(copy.rows(&layout.name), again.rows(&layout.name));
                     }
                     prop_assert_eq!(copy.rows("groups").len(), view.0.len());
                 }

@@ -129,11 +129,11 @@ fn restores_know_which_windows_had_fired() {
     feed(&mut operator, rows(&[(1, 5, 1), (1, 6, 2), (1, 6, 15)]));
     files.add(operator.snapshot(1, Cut::Changes).unwrap());
     assert_eq!(files.rows("windows").len(), 2);
-    assert_eq!(files.rows("windows-distinct-1").len(), 3);
+    assert_eq!(files.rows("windows-CountDistinct").len(), 3);
     advance(&mut operator, 9);
     files.add(operator.snapshot(2, Cut::Changes).unwrap());
     assert_eq!(files.rows("windows").len(), 1);
-    assert_eq!(files.rows("windows-distinct-1").len(), 1);
+    assert_eq!(files.rows("windows-CountDistinct").len(), 1);
     // A window that came and went between two checkpoints leaves no trace.
     feed(&mut operator, rows(&[(4, 4, 25)]));
     let mut operator = open(&spec, files.restore(ALL));
