@@ -51,6 +51,11 @@ bench: tools ## Throughput, CPU, memory and checkpoint durations of a release bu
 	cargo build --locked --release -p streamjob-cli
 	python3 bench/run.py --engine $(TARGET_DIR)/release/streamjob-engine --flink bench/flink.json
 
+.PHONY: bench-savepoints
+bench-savepoints: tools ## Savepoint, restore and rescaling in place, beside Apache Flink 2.3 (needs Maven and JDK 17)
+	cargo build --locked --release -p streamjob-cli
+	python3 bench/savepoints.py --engine $(TARGET_DIR)/release/streamjob-engine --json $(TARGET_DIR)/bench-savepoints.json
+
 .PHONY: tools
 tools:
 	@.ci/tools.sh
