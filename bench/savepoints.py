@@ -43,6 +43,9 @@ from savepoint_totals import engine_totals  # noqa: E402
 
 TIMEOUT = 600
 VALUES = 1000
+# Share of the machine that others may use while nothing is said to disturb.
+QUIET = 0.1
+MEASURES = ("savepoint", "restore", "rescale 1 -> 2", "rescale 2 -> 1")
 JOB = """\
 apiVersion: streamjob.dev/v1alpha1
 kind: StreamJob
@@ -223,10 +226,21 @@ def cpu_ticks(pid):
 class Measurements:
     """Seconds and other load of every counted repetition, by engine, keys and measure."""
 
-    def __init__(self):
-        self.samples = {}
+    def __init__(self, patience):
+        self.samples, self.patience = {}, patience
+
+    def wait_until_quiet(self):
+        """At most `patience` seconds."""
+        end = time.monotonic() + self.patience
+        while time.monotonic() < end:
+            with OtherLoad() as load:
+                time.sleep(0.5)
+            if load.share < QUIET:
+                break
 
     def timed(self, side, measure, counted, action):
+        if counted:
+            self.wait_until_quiet()
         with OtherLoad() as load:
             started = time.monotonic()
             result = action()
@@ -248,6 +262,14 @@ class Measurements:
         medians = [statistics.median(sample["seconds"] for sample in samples)
                    for samples in self.variants(engine, keys, measured).values()]
         return min(medians, default=None)
+
+    def ratio(self, keys, measured):
+        """Where there are several formats, against the one that is Flink's fastest."""
+        theirs, ours = self.best("flink", keys, measured), self.best("streamjob", keys, measured)
+        return theirs / ours if theirs and ours else None
+
+    def ratios(self, all_keys):
+        return {str(keys): {measured: self.ratio(keys, measured) for measured in MEASURES} for keys in all_keys}
 
     def describe(self, engine, keys, measured):
         texts = []
@@ -320,10 +342,10 @@ def size(directory):
 def report(measurements, all_keys):
     print(f"{'keys':>9}  {'measure':<14} {'Flink s':>8} {'ours s':>8} {'times faster':>13}  all samples, other load at most")
     for keys in all_keys:
-        for measured in ("savepoint", "restore", "rescale 1 -> 2", "rescale 2 -> 1"):
-            # Where there are several formats, against the one that is Flink's fastest.
+        for measured in MEASURES:
             theirs, ours = measurements.best("flink", keys, measured), measurements.best("streamjob", keys, measured)
-            ratio = f"{theirs / ours:12.1f}x" if theirs and ours else f"{'-':>13}"
+            ratio = measurements.ratio(keys, measured)
+            ratio = f"{ratio:12.1f}x" if ratio else f"{'-':>13}"
             samples = "; ".join(measurements.describe(engine, keys, measured) for engine in ("flink", "streamjob")
                                 if measurements.variants(engine, keys, measured))
             print(f"{keys:>9}  {measured:<14} {number(theirs)} {number(ours)} {ratio}  {samples}")
@@ -339,6 +361,8 @@ def main():
     parser.add_argument("--keys", default="1000000,5000000")
     parser.add_argument("--rate", type=int, default=100_000, help="rows a second")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--patience", type=float, default=30,
+                        help="seconds to wait for a quiet machine before each measurement")
     parser.add_argument("--only", choices=("flink", "streamjob"), help="measure one engine, without ratios")
     parser.add_argument("--json", help="write all samples into this file")
     parser.add_argument("--directory", help="where data and logs go, and stay; default: a temporary directory")
@@ -351,7 +375,7 @@ def main():
     all_keys = [int(keys) for keys in arguments.keys.split(",")]
     if any(keys % VALUES for keys in all_keys):
         sys.exit(f"--keys: a number of keys has to be a multiple of {VALUES}, so that a key's count tells its sum")
-    measurements, facts = Measurements(), {}
+    measurements, facts = Measurements(arguments.patience), {}
     base = os.path.abspath(arguments.directory) if arguments.directory else tempfile.mkdtemp(prefix="streamjob-bench-")
     try:
         for keys in all_keys:
@@ -376,7 +400,7 @@ def main():
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump({"machine": {"cores": os.cpu_count(), "system": platform.platform()}, "rate": arguments.rate,
-                       "repeat": arguments.repeat, "samples": measurements.samples, "facts": facts}, file, indent=1)
+                       "repeat": arguments.repeat, "times_faster": measurements.ratios(all_keys), "samples": measurements.samples, "facts": facts}, file, indent=1)
 
 
 if __name__ == "__main__":
