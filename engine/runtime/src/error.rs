@@ -14,6 +14,9 @@ pub enum RuntimeError {
     Refused(String),
     #[error("cannot restore {what}: {reason}")]
     Restore { what: String, reason: String },
+    /// Token or TLS.
+    #[error("REST access: {0}")]
+    Access(String),
     #[error("starting: {0}")]
     Start(String),
 }

@@ -2,10 +2,14 @@
 
 use super::CoordinatorOptions;
 use super::workers::Workers;
+use crate::task::unix_ms;
+use crate::wire::TaskReport;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use streamjob_protocol::coordinator::{CoordinatorView, ExitReason, JobState, Report};
+use streamjob_protocol::ids::WorkerId;
+use streamjob_protocol::plan::JobPlan;
 
 /// Answer of `GET /v1/status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,6 +62,69 @@ pub struct WorkerStatus {
     pub slots: u32,
     pub data_addr: SocketAddr,
     pub metrics_addr: Option<SocketAddr>,
+}
+
+/// All that REST answers are made of, at one moment.
+#[derive(Clone)]
+pub(crate) struct Snapshot {
+    pub view: CoordinatorView,
+    /// Of the vertices that `view` speaks of.
+    pub plan: JobPlan,
+    pub reports: Vec<TaskReport>,
+    pub workers: Vec<WorkerInfo>,
+    pub timeline: Timeline,
+    /// Unix milliseconds.
+    pub now: u64,
+}
+
+#[derive(Clone)]
+pub(crate) struct WorkerInfo {
+    pub id: WorkerId,
+    pub data_addr: SocketAddr,
+    pub metrics_addr: Option<SocketAddr>,
+    pub slots: u32,
+    /// Unix milliseconds of its last message.
+    pub heard_at: u64,
+}
+
+/// When the job was last in which state.
+#[derive(Clone, Default)]
+pub(crate) struct Timeline(Vec<(JobState, u64)>);
+
+impl Timeline {
+    pub fn on_report(&mut self, report: &Report, unix_ms: u64) {
+        if let Report::JobState { state, .. } = report {
+            self.0.retain(|(known, _)| known != state);
+            self.0.push((*state, unix_ms));
+        }
+    }
+
+    pub fn states(&self) -> impl Iterator<Item = (JobState, u64)> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl Snapshot {
+    /// When all tasks last ran, -1 before; single tasks are not timed.
+    pub fn tasks_started_at(&self) -> i64 {
+        self.timeline.states().find(|(state, _)| *state == JobState::Running).map_or(-1, |(_, at)| at as i64)
+    }
+}
+
+pub(super) fn snapshot(
+    options: &CoordinatorOptions,
+    view: &CoordinatorView,
+    workers: &Workers,
+    timeline: &Timeline,
+) -> Snapshot {
+    Snapshot {
+        view: view.clone(),
+        plan: options.graph.plan.clone(),
+        reports: workers.reports(),
+        workers: workers.infos(),
+        timeline: timeline.clone(),
+        now: unix_ms() as u64,
+    }
 }
 
 pub(super) fn job_status(options: &CoordinatorOptions, view: &CoordinatorView, workers: &Workers) -> JobStatus {
@@ -160,6 +227,17 @@ pub(super) fn log(report: &Report) {
         Report::CheckpointCompleted { checkpoint, duration_ms, bytes_new, bytes_total } => {
             tracing::info!(checkpoint, duration_ms, bytes_new, bytes_total, "checkpoint completed");
         }
+        Report::CheckpointStalled { checkpoint, reason } => tracing::warn!(checkpoint, reason, "checkpoint stalled"),
+        Report::SavepointCompleted { trigger, checkpoint, location, then, duration_ms, bytes } => {
+            tracing::info!(trigger, checkpoint, location, ?then, duration_ms, bytes, "savepoint completed");
+        }
+        Report::SavepointFailed { trigger, reason } => tracing::warn!(trigger, reason, "savepoint failed"),
+        Report::SavepointLeftBehind { location, reason } => {
+            tracing::warn!(location, reason, "files of a failed savepoint were not deleted");
+        }
+        Report::Rescaled { parallelism } => tracing::info!(parallelism, "rescaled"),
+        Report::RescaleFailed { parallelism, reason } => tracing::warn!(parallelism, reason, "not rescaled"),
+        Report::Reconfigured => tracing::info!("options of the running job changed"),
         Report::CheckpointFailed { checkpoint, reason, counted } => {
             tracing::warn!(checkpoint, reason, counted, "checkpoint failed");
         }

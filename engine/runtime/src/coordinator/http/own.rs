@@ -1,0 +1,108 @@
+//! What Flink's API has no endpoint for: below `/v1`, and the health check.
+
+use super::Context;
+use super::answer::{Answer, Body, Refusal, trigger_id};
+use super::checkpoints;
+use super::names;
+use crate::coordinator::Input;
+use crate::coordinator::status::JobStatus;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use std::time::{Duration, Instant};
+use streamjob_api::config::{CheckpointConfig, RestartStrategy};
+use streamjob_api::live;
+use streamjob_api::rest::operations::{CheckRequest, TriggerResponse};
+use streamjob_protocol::coordinator::{CoordinatorView, Request};
+
+/// How long a change of configuration may take to be written down before the answer says that it is under way.
+const APPLIED: Duration = Duration::from_secs(5);
+
+pub(super) async fn health() -> &'static str {
+    "ok"
+}
+
+pub(super) async fn status(State(context): State<Context>) -> Answer<JobStatus> {
+    context.ask(Input::Status).await.map(Json)
+}
+
+pub(super) async fn checkpoint(State(context): State<Context>) -> Result<(StatusCode, Json<TriggerResponse>), Refusal> {
+    checkpoints::start(&context, trigger_id(None)?, false).await
+}
+
+pub(super) async fn suspend(State(context): State<Context>) -> Result<StatusCode, Refusal> {
+    context.request(Request::Suspend).await.map(|()| StatusCode::ACCEPTED)
+}
+
+pub(super) async fn cancel(State(context): State<Context>) -> Result<StatusCode, Refusal> {
+    context.request(Request::Cancel).await.map(|()| StatusCode::ACCEPTED)
+}
+
+/// What applies now. Durations in milliseconds.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LiveConfig {
+    checkpoint: CheckpointConfig,
+    restart_strategy: RestartStrategy,
+}
+
+/// `PATCH /v1/config`: fields of the job file that change while the job runs.
+pub(super) async fn reconfigure(
+    State(context): State<Context>,
+    body: Body,
+) -> Result<(StatusCode, Json<LiveConfig>), Refusal> {
+    let change = body.text()?;
+    let view = context.snapshot().await?.view;
+    let (checkpoint, restart_strategy) = live::apply(&view.checkpoint_config, &view.restart_strategy, change)
+        .map_err(|error| Refusal::bad_request(error.to_string()))?;
+    super::savepoints::check_running(&view)?;
+    let request = Request::Reconfigure { checkpoint: checkpoint.clone(), restart: restart_strategy.clone() };
+    context.request(request).await?;
+    let deadline = Instant::now() + APPLIED;
+    let mut status = StatusCode::OK;
+    loop {
+        let now = context.snapshot().await?.view;
+        if now.checkpoint_config == checkpoint && now.restart_strategy == restart_strategy {
+            break;
+        }
+        if Instant::now() >= deadline {
+            status = StatusCode::ACCEPTED;
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok((status, Json(LiveConfig { checkpoint, restart_strategy })))
+}
+
+/// `POST /v1/check`: what would become of the state if this job file replaced the running one. Starts nothing.
+pub(super) async fn check(State(context): State<Context>, body: Body) -> Answer<serde_json::Value> {
+    let request: CheckRequest = body.json("CheckRequest")?;
+    let Some(check) = context.0.rest.check.clone() else {
+        return Err(Refusal::not_found("This coordinator cannot compare job files."));
+    };
+    let from = match request.from {
+        Some(from) => from,
+        None => {
+            let view = context.snapshot().await?.view;
+            let newest = newest_checkpoint(&view).ok_or_else(|| {
+                Refusal::conflict("The job has no checkpoint yet to compare with; give \"from\", or ask again later.")
+            })?;
+            format!("{}/chk-{newest}", names::storage_location(&context.0.config, &context.0.job_id))
+        }
+    };
+    let compared = tokio::task::spawn_blocking(move || check(&request.job, &from)).await;
+    match compared {
+        Ok(Ok(report)) => Ok(Json(report)),
+        Ok(Err(reason)) => Err(Refusal::bad_request(reason)),
+        Err(error) => {
+            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The comparison ended early: {error}.")))
+        }
+    }
+}
+
+fn newest_checkpoint(view: &CoordinatorView) -> Option<u64> {
+    let completed = view.checkpoints.latest_completed.as_ref().filter(|last| !last.discarded).map(|last| last.id);
+    let restored = view.checkpoints.latest_restored.as_ref().map(|restored| restored.checkpoint);
+    completed.max(restored)
+}
