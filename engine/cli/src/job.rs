@@ -2,10 +2,12 @@
 
 use crate::error::CliError;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use streamjob_api::StreamJob;
 use streamjob_api::config::{CheckpointMode, JobConfig};
 use streamjob_dataflow::graph::{ExecutionGraph, Guarantee};
 use streamjob_protocol::key_groups::default_max_parallelism;
+use streamjob_runtime::Planner;
 
 pub struct JobFile {
     pub path: PathBuf,
@@ -39,6 +41,15 @@ impl JobFile {
         streamjob_sql::plan(&config.sql, config.parallelism, &streamjob_connectors::all())
             .and_then(|graph| graph.into_execution(max_parallelism))
             .map_err(failed)
+    }
+
+    /// Plans this file's job at any parallelism.
+    pub fn planner(self, config: &JobConfig, max_parallelism: u32) -> Planner {
+        let config = config.clone();
+        Arc::new(move |parallelism| {
+            let config = JobConfig { parallelism, ..config.clone() };
+            self.plan(&config, max_parallelism).map_err(|error| error.to_string())
+        })
     }
 }
 

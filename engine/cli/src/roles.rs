@@ -9,20 +9,24 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use streamjob_api::config::JobConfig;
 use streamjob_dataflow::graph::ExecutionGraph;
-use streamjob_runtime::coordinator::{self, CoordinatorOptions};
+use streamjob_runtime::Planner;
+use streamjob_runtime::coordinator::{self, CoordinatorOptions, RestOptions, TlsFiles, Token};
 use streamjob_runtime::worker::{self, WorkerOptions};
 use tracing_subscriber::EnvFilter;
 
 /// Exits with the job's outcome; the last line of standard output says more.
 pub fn coordinator(arguments: &CoordinatorArguments) -> Result<ExitCode, CliError> {
-    let (config, graph) = prepare(&arguments.process)?;
+    let (config, graph, planner) = prepare(&arguments.process)?;
+    let rest = rest_options()?;
     let result = coordinator::run(CoordinatorOptions {
         config,
         graph,
+        planner,
         job_id: arguments.process.job_id.clone(),
         revision: arguments.revision,
         control_addr: arguments.control,
         rest_addr: arguments.rest,
+        rest,
     });
     let (code, report) = outcome::of_coordinator(&result);
     if let Err(error) = &result {
@@ -34,8 +38,18 @@ pub fn coordinator(arguments: &CoordinatorArguments) -> Result<ExitCode, CliErro
     Ok(ExitCode::from(code))
 }
 
+/// Token and certificates come from the environment, where other users of the machine do not see them.
+fn rest_options() -> Result<RestOptions, CliError> {
+    let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    Ok(RestOptions {
+        token: Token::from_environment(&environment)?,
+        tls: TlsFiles::from_environment(&environment)?,
+        check: None,
+    })
+}
+
 pub fn worker(arguments: &WorkerArguments) -> Result<ExitCode, CliError> {
-    let (config, graph) = prepare(&arguments.process)?;
+    let (config, graph, planner) = prepare(&arguments.process)?;
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let result = worker::run(WorkerOptions {
         coordinator: arguments.coordinator,
@@ -43,6 +57,7 @@ pub fn worker(arguments: &WorkerArguments) -> Result<ExitCode, CliError> {
         rest_addr: Some(SocketAddr::new(loopback, 0)),
         slots: arguments.slots,
         graph,
+        planner,
         config,
         job_id: arguments.process.job_id.clone(),
         give_up_after: None,
@@ -57,7 +72,7 @@ pub fn worker(arguments: &WorkerArguments) -> Result<ExitCode, CliError> {
 }
 
 /// Every process plans for itself, from the same file: graphs hold code and cannot be sent.
-fn prepare(arguments: &ProcessArguments) -> Result<(JobConfig, ExecutionGraph), CliError> {
+fn prepare(arguments: &ProcessArguments) -> Result<(JobConfig, ExecutionGraph, Planner), CliError> {
     let filter = EnvFilter::try_from_env("STREAMJOB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
     if arguments.exit_with_stdin {
@@ -66,7 +81,8 @@ fn prepare(arguments: &ProcessArguments) -> Result<(JobConfig, ExecutionGraph), 
     let file = JobFile::read(&arguments.job)?;
     let config = file.configure(&arguments.checkpoints)?;
     let graph = file.plan(&config, arguments.max_parallelism)?;
-    Ok((config, graph))
+    let planner = file.planner(&config, arguments.max_parallelism);
+    Ok((config, graph, planner))
 }
 
 /// A supervisor that was killed cannot stop its children; the end of the pipe from it does.

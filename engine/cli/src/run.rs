@@ -4,20 +4,22 @@
 //! failed is removed again.
 
 use crate::arguments::RunArguments;
+use crate::client::Client;
 use crate::data_dir::DataDir;
 use crate::display::Display;
 use crate::error::CliError;
 use crate::job::{self, JobFile};
 use crate::processes::{self, Blueprint};
 use crate::supervisor;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use streamjob_api::config::JobConfig;
 use streamjob_dataflow::graph::ExecutionGraph;
 use streamjob_protocol::assign::effective_max_parallelism;
+use streamjob_protocol::coordinator::StoreError;
 use streamjob_protocol::journal::{EndState, JournalState};
-use streamjob_runtime::coordinator::open_checkpoint;
-use streamjob_runtime::storage::Storage;
+use streamjob_runtime::storage::{Storage, describe};
 
 pub fn run(arguments: &RunArguments) -> Result<ExitCode, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -65,12 +67,16 @@ async fn run_async(arguments: &RunArguments) -> Result<ExitCode, CliError> {
     let graph =
         if graph.plan.max_parallelism == max_parallelism { graph } else { file.plan(&config, max_parallelism)? };
 
-    let (control, rest) = processes::free_addresses()?;
+    let (control, free) = processes::free_addresses()?;
+    let rest = arguments.rest.unwrap_or(free);
+    let client = Client::local(rest)?;
+    check_rest(arguments.rest, &client)?;
     let executable = std::env::current_exe()
         .map_err(|error| CliError::Process(format!("cannot find its own executable: {error}")))?;
     directory.begin(&job_id, &file.text)?;
     let logs = directory.logs()?;
     announce(&mut display, &file, &config, &graph, &path);
+    display.event(&format!("REST at {}", client.base()));
     let blueprint = Blueprint {
         executable,
         job_file: directory.job_file(),
@@ -86,6 +92,20 @@ async fn run_async(arguments: &RunArguments) -> Result<ExitCode, CliError> {
         capture_rows: display.shares_terminal_with_rows(),
     };
     supervisor::supervise(blueprint, directory, display).await
+}
+
+/// A coordinator that cannot listen there would only be started again and again.
+fn check_rest(wanted: Option<SocketAddr>, client: &Client) -> Result<(), CliError> {
+    let Some(address) = wanted else { return Ok(()) };
+    let failed = |reason: String| CliError::Rest { address: format!("--rest {address}"), reason };
+    if !address.ip().is_loopback() && !client.has_token() {
+        return Err(failed(
+            "anybody could stop the job there; set STREAMJOB_TOKEN or STREAMJOB_TOKEN_FILE, or choose 127.0.0.1".into(),
+        ));
+    }
+    std::net::TcpListener::bind(address)
+        .map(|_| ())
+        .map_err(|error| failed(format!("cannot listen there: {error}; choose another address")))
 }
 
 fn data_directory(arguments: &RunArguments, file: &JobFile) -> PathBuf {
@@ -116,6 +136,8 @@ enum Decision {
 fn decide(journal: &JournalState, take_over: bool) -> Decision {
     let standing = journal.revision.max(1);
     match &journal.ended {
+        // It was stopped with a savepoint, and goes on from there.
+        Some((EndState::Finished, _)) if journal.stopped.is_some() => Decision::Claim { revision: standing + 1 },
         Some((EndState::Finished, _)) => Decision::HasFinished,
         Some((state, reason)) if journal.checkpoints.is_empty() && journal.highest_checkpoint > 0 => {
             let reason = reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
@@ -135,7 +157,13 @@ async fn stored_max_parallelism(
     journal: &JournalState,
 ) -> Result<Option<u32>, CliError> {
     for (checkpoint, checksum) in journal.checkpoints.iter().rev() {
-        if let Ok(manifest) = storage.load_manifest(*checkpoint, Some(*checksum)).await {
+        let manifest = match journal.locations.get(checkpoint) {
+            None => storage.load_manifest(*checkpoint, Some(*checksum)).await,
+            Some(location) => {
+                storage.load_snapshot(&location.path, Some(*checksum)).await.map(|snapshot| snapshot.manifest)
+            }
+        };
+        if let Ok(manifest) = manifest {
             return Ok(Some(manifest.max_parallelism));
         }
     }
@@ -143,10 +171,9 @@ async fn stored_max_parallelism(
     if journal.highest_checkpoint > 0 {
         return Ok(None);
     }
-    let failed = |reason: String| CliError::RestoreFrom { path: path.clone(), reason };
-    let (foreign, checkpoint) = open_checkpoint(path, &config.storage).map_err(failed)?;
-    let manifest = foreign.load_manifest(checkpoint, None).await.map_err(|error| failed(error.to_string()))?;
-    Ok(Some(manifest.max_parallelism))
+    let failed = |error: StoreError| CliError::RestoreFrom { path: path.clone(), reason: describe(error) };
+    let snapshot = storage.load_snapshot(path, None).await.map_err(failed)?;
+    Ok(Some(snapshot.manifest.max_parallelism))
 }
 
 fn announce(display: &mut Display, file: &JobFile, config: &JobConfig, graph: &ExecutionGraph, path: &Path) {
@@ -176,6 +203,7 @@ mod tests {
             ended: ended.map(|state| (state, Some("why".into()))),
             ..JournalState::default()
         };
+        let stopped = JournalState { stopped: Some(9), ..journal(1, 9, &[9], Some(EndState::Finished)) };
         let claim = |revision| Decision::Claim { revision };
         let gone = |ended: &str| Decision::StateGone { ended: ended.into() };
         let table = [
@@ -183,6 +211,7 @@ mod tests {
             ("an interrupted run", journal(4, 9, &[9], None), false, claim(4)),
             ("a run that is taken over", journal(4, 9, &[9], None), true, claim(5)),
             ("finished", journal(1, 9, &[], Some(EndState::Finished)), false, Decision::HasFinished),
+            ("stopped with a savepoint", stopped, false, claim(2)),
             ("finished, taken over", journal(1, 9, &[], Some(EndState::Finished)), true, Decision::HasFinished),
             ("failed with a checkpoint", journal(1, 9, &[9], Some(EndState::Failed)), false, claim(2)),
             ("failed before the first checkpoint", journal(1, 0, &[], Some(EndState::Failed)), false, claim(2)),

@@ -17,3 +17,4 @@ pub mod wire;
 pub mod worker;
 
 pub use error::RuntimeError;
+pub use task::Planner;

@@ -1,13 +1,20 @@
-//! Checkpoint storage of one job: immutable files, the manifest, the journal, on a directory or on S3.
+//! Checkpoint storage of one job: immutable files, the manifest, the journal, on a directory or on S3; and snapshots that lie
+//! elsewhere.
+//!
+//! A name is relative to the job's directory, or absolute (a path or `s3://bucket/key`) for what lies elsewhere: savepoints,
+//! and what a job was started from.
 //!
 //! Every read checks what it read; every write that must have one winner is a conditional create. Retries are bounded.
 //! What to write or delete is decided elsewhere.
+
+mod places;
 
 use crate::error::RuntimeError;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use places::{Place, Places};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +22,7 @@ use std::time::Duration;
 use streamjob_api::config::StorageConfig;
 use streamjob_protocol::coordinator::{AppendOutcome, StoreError};
 use streamjob_protocol::journal::JournalEntry;
-use streamjob_protocol::manifest::{CheckpointManifest, FileRef, MANIFEST_VERSION};
+use streamjob_protocol::manifest::{CheckpointManifest, FileRef, MANIFEST_VERSION, ManifestKind};
 use xxhash_rust::xxh3::xxh3_64;
 
 const JOURNAL_MAGIC: &str = "streamjob-journal-1";
@@ -31,6 +38,17 @@ pub struct Storage {
     /// For fsync, which the directory store leaves to us.
     directory: Option<PathBuf>,
     location: String,
+    elsewhere: Places,
+}
+
+/// A snapshot as it was found.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// With all files named absolutely.
+    pub manifest: CheckpointManifest,
+    pub manifest_checksum: u64,
+    /// Directory of the manifest.
+    pub location: String,
 }
 
 /// Outcome of a conditional create.
@@ -64,36 +82,20 @@ impl Storage {
                         advice: "name a directory that this user may create and write",
                     })?
                     .with_automatic_cleanup(true);
-                Ok(Storage { store: Arc::new(store), root: Path::from(job_id), directory: Some(canonical), location })
+                Ok(Storage {
+                    store: Arc::new(store),
+                    root: Path::from(job_id),
+                    directory: Some(canonical),
+                    location,
+                    elsewhere: Places::new(None, None),
+                })
             }
             StorageConfig::S3 { bucket, prefix, endpoint, region } => {
                 let location = format!("s3://{bucket}/{prefix}");
-                let mut builder = object_store::aws::AmazonS3Builder::from_env()
-                    .with_bucket_name(bucket)
-                    .with_conditional_put(object_store::aws::S3ConditionalPut::ETagMatch)
-                    .with_client_options(
-                        object_store::ClientOptions::new()
-                            .with_timeout(REQUEST_TIMEOUT)
-                            .with_connect_timeout(Duration::from_secs(5)),
-                    )
-                    .with_retry(object_store::RetryConfig {
-                        max_retries: 6,
-                        retry_timeout: REQUEST_TIMEOUT,
-                        backoff: object_store::BackoffConfig {
-                            init_backoff: Duration::from_millis(50),
-                            max_backoff: Duration::from_secs(2),
-                            base: 2.0,
-                        },
-                    });
-                if let Some(endpoint) = endpoint {
-                    builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
-                }
-                if let Some(region) = region {
-                    builder = builder.with_region(region);
-                }
-                let store = builder.build().map_err(|error| RuntimeError::Storage {
+                let elsewhere = Places::new(endpoint.clone(), region.clone());
+                let store = elsewhere.bucket(bucket).map_err(|reason| RuntimeError::Storage {
                     location: location.clone(),
-                    reason: error.to_string(),
+                    reason,
                     advice: "check bucket, endpoint and the AWS_* credentials in the environment",
                 })?;
                 let root = if prefix.is_empty() {
@@ -101,7 +103,7 @@ impl Storage {
                 } else {
                     Path::from(format!("{}/{job_id}", prefix.trim_matches('/')))
                 };
-                Ok(Storage { store: Arc::new(store), root, directory: None, location })
+                Ok(Storage { store, root, directory: None, location, elsewhere })
             }
         }
     }
@@ -138,32 +140,35 @@ impl Storage {
         }
     }
 
-    fn path(&self, relative: &str) -> Path {
-        let mut path = self.root.clone();
-        for part in relative.split('/').filter(|part| !part.is_empty()) {
-            path = path.clone().join(part);
+    /// Where a name leads.
+    fn place(&self, name: &str) -> Result<Place, StoreError> {
+        if is_elsewhere(name) {
+            return self.elsewhere.find(name).map_err(|reason| StoreError::Unavailable(format!("{name}: {reason}")));
         }
-        path
+        Ok(Place { store: self.store.clone(), path: places::join(&self.root, name), directory: self.directory.clone() })
     }
 
     /// Writes an immutable file under a name that nobody else uses.
     pub async fn put(&self, relative: &str, bytes: Bytes) -> Result<FileRef, StoreError> {
         let file = FileRef { path: relative.to_owned(), bytes: bytes.len() as u64, checksum: xxh3_64(&bytes) };
-        let path = self.path(relative);
-        within("writing", relative, self.store.put(&path, PutPayload::from_bytes(bytes)))
+        let place = self.place(relative)?;
+        within("writing", relative, place.store.put(&place.path, PutPayload::from_bytes(bytes)))
             .await?
             .map_err(|error| StoreError::Unavailable(format!("writing {relative}: {error}")))?;
-        self.sync(&path).await.map_err(|error| StoreError::Unavailable(format!("syncing {relative}: {error}")))?;
+        place.sync().await.map_err(|error| StoreError::Unavailable(format!("syncing {relative}: {error}")))?;
         Ok(file)
     }
 
     async fn create(&self, relative: &str, bytes: Bytes) -> Created {
-        let path = self.path(relative);
+        let place = match self.place(relative) {
+            Ok(place) => place,
+            Err(error) => return Created::Unknown(describe(error)),
+        };
         let options = PutOptions { mode: PutMode::Create, ..Default::default() };
-        let put = self.store.put_opts(&path, PutPayload::from_bytes(bytes.clone()), options);
+        let put = place.store.put_opts(&place.path, PutPayload::from_bytes(bytes.clone()), options);
         match within("creating", relative, put).await {
             Err(error) => Created::Unknown(describe(error)),
-            Ok(Ok(_)) => match self.sync(&path).await {
+            Ok(Ok(_)) => match place.sync().await {
                 Ok(()) => Created::Written,
                 Err(error) => Created::Unknown(format!("syncing {relative}: {error}")),
             },
@@ -179,24 +184,10 @@ impl Storage {
         }
     }
 
-    /// On a directory: file and folder to disk. Object stores answer only when the object is durable.
-    async fn sync(&self, path: &Path) -> std::io::Result<()> {
-        let Some(directory) = &self.directory else { return Ok(()) };
-        let file = directory.join(path.as_ref());
-        let synced = tokio::task::spawn_blocking(move || {
-            std::fs::File::open(&file)?.sync_all()?;
-            match file.parent() {
-                Some(parent) => std::fs::File::open(parent)?.sync_all(),
-                None => Ok(()),
-            }
-        });
-        synced.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
-    }
-
     pub async fn get(&self, relative: &str) -> Result<Bytes, StoreError> {
-        let path = self.path(relative);
+        let place = self.place(relative)?;
         let read = async {
-            match self.store.get(&path).await {
+            match place.store.get(&place.path).await {
                 Ok(result) => result.bytes().await,
                 Err(error) => Err(error),
             }
@@ -231,7 +222,7 @@ impl Storage {
 
     /// Paths relative to the job's directory with their sizes.
     pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
-        let path = self.path(prefix);
+        let path = places::join(&self.root, prefix);
         let listed = self.store.list(Some(&path)).try_collect::<Vec<_>>();
         let listed = within("listing", prefix, listed)
             .await?
@@ -245,8 +236,8 @@ impl Storage {
 
     /// Deleting what is not there is no error.
     pub async fn delete(&self, relative: &str) -> Result<(), StoreError> {
-        let path = self.path(relative);
-        match within("deleting", relative, self.store.delete(&path)).await? {
+        let place = self.place(relative)?;
+        match within("deleting", relative, place.store.delete(&place.path)).await? {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(StoreError::Unavailable(format!("deleting {relative}: {error}"))),
         }
@@ -319,6 +310,81 @@ impl Storage {
         }
     }
 
+    /// Completes a savepoint: what its manifest refers to elsewhere (state of parts of the job that had ended before) is
+    /// copied beside it, then the manifest is written. Returns its checksum.
+    pub async fn write_savepoint(&self, manifest: &CheckpointManifest, directory: &str) -> Result<u64, StoreError> {
+        let mut manifest = manifest.clone();
+        for file in files_mut(&mut manifest).filter(|file| file.path.contains('/')) {
+            let bytes = self.get_verified(file).await?;
+            let name = new_file_name();
+            let copy = self.put(&format!("{directory}/{name}"), bytes).await?;
+            *file = FileRef { path: name, ..copy };
+        }
+        let (bytes, checksum) = encode_sealed(MANIFEST_MAGIC, &manifest).map_err(StoreError::Unavailable)?;
+        let path = format!("{directory}/_metadata");
+        match self.create(&path, bytes).await {
+            Created::Written => Ok(checksum),
+            Created::Exists => Err(StoreError::Damaged(format!("{path} was written by somebody else"))),
+            Created::Unknown(reason) => Err(StoreError::Unavailable(reason)),
+        }
+    }
+
+    /// A savepoint, or a checkpoint of any job: its directory or its `_metadata`. Sizes of its files are checked here, their
+    /// content by whoever reads them.
+    pub async fn load_snapshot(&self, path: &str, expected: Option<u64>) -> Result<Snapshot, StoreError> {
+        let location = path.trim_end_matches('/').trim_end_matches("/_metadata").to_owned();
+        let advice = "name the directory of a savepoint or of a checkpoint (chk-<n>), or its _metadata file";
+        if !is_elsewhere(&location) {
+            return Err(StoreError::Damaged(format!("'{path}' is no absolute path or s3:// address; {advice}")));
+        }
+        let metadata = format!("{location}/_metadata");
+        let bytes = match self.get(&metadata).await {
+            Ok(bytes) => bytes,
+            Err(StoreError::Damaged(reason)) => return Err(StoreError::Damaged(format!("{reason}; {advice}"))),
+            Err(error) => return Err(error),
+        };
+        let (mut manifest, manifest_checksum) = read_manifest(&metadata, &bytes, expected)?;
+        let base = match manifest.kind {
+            ManifestKind::Savepoint => location.as_str(),
+            ManifestKind::Checkpoint => location.rsplit_once('/').map_or("", |(job, _)| job),
+        };
+        let mut sizes: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
+        for file in files_mut(&mut manifest) {
+            if !is_elsewhere(&file.path) {
+                file.path = format!("{base}/{}", file.path);
+            }
+            sizes.insert(file.path.clone(), file.bytes);
+        }
+        for (path, bytes) in sizes {
+            self.check_size(&path, bytes).await?;
+        }
+        Ok(Snapshot { manifest, manifest_checksum, location })
+    }
+
+    async fn check_size(&self, name: &str, bytes: u64) -> Result<(), StoreError> {
+        let place = self.place(name)?;
+        match within("looking at", name, place.store.head(&place.path)).await? {
+            Ok(meta) if meta.size == bytes => Ok(()),
+            Ok(meta) => Err(StoreError::Damaged(format!("{name} has {} bytes instead of {bytes}", meta.size))),
+            Err(object_store::Error::NotFound { .. }) => Err(StoreError::Damaged(format!("{name} is missing"))),
+            Err(error) => Err(StoreError::Unavailable(format!("looking at {name}: {error}"))),
+        }
+    }
+
+    /// State of parts of the job that had ended is carried on by every later checkpoint and never read again, so it is
+    /// copied to the job's own files: nothing of the job may depend on a snapshot that it does not own.
+    pub async fn import_finished(&self, manifest: &mut CheckpointManifest) -> Result<Vec<String>, StoreError> {
+        let mut imported = Vec::new();
+        let subtasks = manifest.operators.iter_mut().flat_map(|operator| operator.subtasks.values_mut());
+        let finished = subtasks.filter(|subtask| subtask.finished);
+        for file in finished.flat_map(|subtask| &mut subtask.state.keyed).flat_map(|handle| &mut handle.files) {
+            let bytes = self.get_verified(file).await?;
+            *file = self.put(&format!("shared/{}", new_file_name()), bytes).await?;
+            imported.push(file.path.clone());
+        }
+        Ok(imported)
+    }
+
     /// Loads a manifest and checks it. The files it refers to are checked by whoever reads them.
     pub async fn load_manifest(
         &self,
@@ -327,22 +393,7 @@ impl Storage {
     ) -> Result<CheckpointManifest, StoreError> {
         let path = manifest_path(checkpoint);
         let bytes = self.get(&path).await?;
-        let manifest: CheckpointManifest =
-            decode_sealed(MANIFEST_MAGIC, &bytes).map_err(|reason| StoreError::Damaged(format!("{path}: {reason}")))?;
-        if let (Some(expected), Some(found)) = (expected, sealed_checksum(&bytes))
-            && expected != found
-        {
-            return Err(StoreError::Damaged(format!(
-                "{path} has checksum {found:016x}, the journal says {expected:016x}"
-            )));
-        }
-        if manifest.version != MANIFEST_VERSION {
-            return Err(StoreError::Damaged(format!(
-                "{path} has format version {}, this engine reads {MANIFEST_VERSION}",
-                manifest.version
-            )));
-        }
-        Ok(manifest)
+        Ok(read_manifest(&path, &bytes, expected)?.0)
     }
 
     /// Manifest first, so that no manifest ever refers to what is gone.
@@ -356,6 +407,69 @@ impl Storage {
         }
         Ok(())
     }
+
+    /// As [`Self::delete_checkpoint`], of a snapshot that lies elsewhere.
+    pub async fn delete_snapshot(&self, location: &str, files: &[String]) -> Result<(), StoreError> {
+        self.delete(&format!("{location}/_metadata")).await?;
+        for file in files {
+            self.delete(file).await?;
+        }
+        self.elsewhere.remove_empty(location).await;
+        Ok(())
+    }
+
+    /// Everything in the directory of a savepoint, the manifest first. What is not there is no error.
+    pub async fn delete_directory(&self, location: &str) -> Result<(), StoreError> {
+        self.delete(&format!("{location}/_metadata")).await?;
+        let place = self.place(location)?;
+        let listed = place.store.list(Some(&place.path)).try_collect::<Vec<_>>();
+        let listed = match within("listing", location, listed).await? {
+            Ok(listed) => listed,
+            Err(object_store::Error::NotFound { .. }) => Vec::new(),
+            Err(error) => return Err(StoreError::Unavailable(format!("listing {location}: {error}"))),
+        };
+        for meta in listed {
+            match within("deleting", location, place.store.delete(&meta.location)).await? {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(StoreError::Unavailable(format!("deleting {}: {error}", meta.location))),
+            }
+        }
+        self.elsewhere.remove_empty(location).await;
+        Ok(())
+    }
+}
+
+fn read_manifest(path: &str, bytes: &Bytes, expected: Option<u64>) -> Result<(CheckpointManifest, u64), StoreError> {
+    let manifest: CheckpointManifest =
+        decode_sealed(MANIFEST_MAGIC, bytes).map_err(|reason| StoreError::Damaged(format!("{path}: {reason}")))?;
+    let found = sealed_checksum(bytes).unwrap_or(0);
+    if let Some(expected) = expected
+        && expected != found
+    {
+        return Err(StoreError::Damaged(format!("{path} has checksum {found:016x}, the journal says {expected:016x}")));
+    }
+    if manifest.version != MANIFEST_VERSION {
+        return Err(StoreError::Damaged(format!(
+            "{path} has format version {}, this engine reads {MANIFEST_VERSION}",
+            manifest.version
+        )));
+    }
+    Ok((manifest, found))
+}
+
+fn files_mut(manifest: &mut CheckpointManifest) -> impl Iterator<Item = &mut FileRef> {
+    let subtasks = manifest.operators.iter_mut().flat_map(|operator| operator.subtasks.values_mut());
+    subtasks.flat_map(|subtask| subtask.state.keyed.iter_mut()).flat_map(|handle| handle.files.iter_mut())
+}
+
+/// Of a state file; nobody else uses it.
+pub fn new_file_name() -> String {
+    format!("{}.arrow", uuid::Uuid::new_v4().simple())
+}
+
+/// Whether a name is not one of the job's own directory.
+pub fn is_elsewhere(name: &str) -> bool {
+    name.starts_with('/') || name.starts_with("file:") || name.contains("://")
 }
 
 /// Every state file a manifest refers to.
@@ -443,6 +557,7 @@ mod tests {
     fn manifest(checkpoint: u64) -> CheckpointManifest {
         CheckpointManifest {
             version: MANIFEST_VERSION,
+            kind: ManifestKind::Checkpoint,
             checkpoint,
             job_id: "0123".into(),
             job_name: "job".into(),

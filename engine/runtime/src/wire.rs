@@ -86,6 +86,8 @@ pub enum ToWorker {
     Heartbeat,
     Deploy {
         deployment: DeploymentId,
+        /// Of the plan that the tasks belong to.
+        parallelism: u32,
         tasks: Vec<(TaskId, TaskRestore)>,
         /// Every task of the deployment and the worker it runs on.
         placement: Vec<(TaskId, WorkerId)>,
@@ -98,6 +100,10 @@ pub enum ToWorker {
     },
     Trigger {
         barrier: Barrier,
+        tasks: Vec<(TaskId, DeploymentId)>,
+    },
+    /// Sources end as if they had read everything.
+    Drain {
         tasks: Vec<(TaskId, DeploymentId)>,
     },
     Complete {

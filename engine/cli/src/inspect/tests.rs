@@ -41,6 +41,7 @@ fn manifest(checkpoint: u64, files: Vec<FileRef>) -> CheckpointManifest {
     let state = OperatorState { keyed, lists };
     CheckpointManifest {
         version: MANIFEST_VERSION,
+        kind: Default::default(),
         checkpoint,
         job_id: JOB.into(),
         job_name: "clicks".into(),

@@ -255,9 +255,16 @@ impl Coordinator {
         &self.view
     }
 
-    /// Completed checkpoints that the journal still has, oldest first.
+    /// The plan that runs, or is about to.
+    pub fn plan(&self) -> &JobPlan {
+        &self.config.plan
+    }
+
+    /// Completed checkpoints in the job's own storage that the journal still has, oldest first.
     pub fn retained_checkpoints(&self) -> Vec<CheckpointId> {
-        self.journal.state.checkpoints.iter().map(|(checkpoint, _)| *checkpoint).collect()
+        let state = &self.journal.state;
+        let own = state.checkpoints.iter().filter(|(checkpoint, _)| !state.locations.contains_key(checkpoint));
+        own.map(|(checkpoint, _)| *checkpoint).collect()
     }
 
     fn take_in(&mut self, event: Event) {

@@ -4,12 +4,12 @@ use super::{CoordinatorOptions, Input};
 use crate::error::RuntimeError;
 use crate::faults;
 use crate::storage::{Storage, checkpoint_of, describe, referenced_files};
+use crate::task::Planner;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use streamjob_api::config::StorageConfig;
-use streamjob_protocol::coordinator::{Action, AppendOutcome, Coordinator, Event, StoreError};
+use streamjob_protocol::coordinator::{Action, AppendOutcome, Coordinator, Event, ExternalRestore, StoreError};
 use streamjob_protocol::journal::JournalState;
 use streamjob_protocol::manifest::CheckpointManifest;
 use tokio::sync::mpsc;
@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 pub(super) struct Effects {
     pub storage: Storage,
+    pub planner: Planner,
     pub inbox: mpsc::Sender<Input>,
     /// Files of the checkpoint that the job started from, until its own checkpoints refer to them.
     pub imported: BTreeSet<String>,
@@ -30,6 +31,16 @@ impl Effects {
     fn spawn(&self, work: impl Future<Output = Event> + Send + 'static) {
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
+            let event = work.await;
+            let _ = inbox.send(Input::Event(event)).await;
+        });
+    }
+
+    fn delete(&self, work: impl Future<Output = Event> + Send + 'static) {
+        let inbox = self.inbox.clone();
+        let mut deletions = self.deletions.lock();
+        while deletions.try_join_next().is_some() {}
+        deletions.spawn(async move {
             let event = work.await;
             let _ = inbox.send(Input::Event(event)).await;
         });
@@ -65,26 +76,40 @@ impl Effects {
             Action::TrimJournal { before } => {
                 self.deletions.lock().spawn(async move { storage.trim_journal(before).await });
             }
-            Action::LoadManifest { checkpoint, expected_checksum } => self.spawn(async move {
+            Action::LoadManifest { checkpoint, expected_checksum, location } => self.spawn(async move {
                 // The files are checked by the tasks that read them.
-                let result = storage.load_manifest(checkpoint, Some(expected_checksum)).await;
+                let result = match location {
+                    None => storage.load_manifest(checkpoint, Some(expected_checksum)).await,
+                    Some(location) => load_elsewhere(&storage, &location, expected_checksum).await,
+                };
                 Event::ManifestLoaded { checkpoint, result: result.map(Box::new) }
             }),
-            Action::WriteManifest { manifest } => self.spawn(async move {
+            Action::WriteManifest { manifest, savepoint } => self.spawn(async move {
                 let checkpoint = manifest.checkpoint;
-                let result = match faults::point("manifest.before") {
-                    Ok(()) => storage.write_manifest(&manifest).await,
-                    Err(reason) => Err(StoreError::Unavailable(reason)),
+                let result = match (faults::point("manifest.before"), savepoint) {
+                    (Ok(()), None) => storage.write_manifest(&manifest).await,
+                    (Ok(()), Some(directory)) => storage.write_savepoint(&manifest, &directory).await,
+                    (Err(reason), _) => Err(StoreError::Unavailable(reason)),
                 };
                 Event::ManifestWritten { checkpoint, result }
             }),
-            Action::DeleteCheckpoint { checkpoint, files } => {
-                let inbox = self.inbox.clone();
-                let mut deletions = self.deletions.lock();
-                while deletions.try_join_next().is_some() {}
-                deletions.spawn(async move {
-                    let result = storage.delete_checkpoint(checkpoint, &files).await;
-                    let _ = inbox.send(Input::Event(Event::CheckpointDeleted { checkpoint, result })).await;
+            Action::DeleteCheckpoint { checkpoint, files, location } => self.delete(async move {
+                let result = match location {
+                    None => storage.delete_checkpoint(checkpoint, &files).await,
+                    Some(location) => storage.delete_snapshot(&location, &files).await,
+                };
+                Event::CheckpointDeleted { checkpoint, result }
+            }),
+            Action::DeleteSavepoint { location } => self.delete(async move {
+                let result = storage.delete_directory(&location).await;
+                Event::SavepointDeleted { location, result }
+            }),
+            Action::Plan { parallelism } => {
+                let planner = self.planner.clone();
+                self.spawn(async move {
+                    let planned = tokio::task::spawn_blocking(move || planner(parallelism)).await;
+                    let result = planned.unwrap_or_else(|error| Err(error.to_string()));
+                    Event::Planned { parallelism, result: result.map(|graph| Box::new(graph.plan)) }
                 });
             }
             // Messages to workers, reports and the exit are carried out by the loop itself.
@@ -116,6 +141,16 @@ impl Effects {
     }
 }
 
+async fn load_elsewhere(
+    storage: &Storage,
+    location: &str,
+    expected_checksum: u64,
+) -> Result<CheckpointManifest, StoreError> {
+    let mut snapshot = storage.load_snapshot(location, Some(expected_checksum)).await?;
+    storage.import_finished(&mut snapshot.manifest).await?;
+    Ok(snapshot.manifest)
+}
+
 /// Deletes listed state files that no retained checkpoint refers to, and directories of checkpoints that never completed.
 async fn sweep(
     storage: &Storage,
@@ -143,58 +178,26 @@ async fn sweep(
     Ok(())
 }
 
-/// The checkpoint that the job file says to start from, if the job has none of its own: read whole, checked, and its
-/// files copied, so that the job never depends on a directory that it does not own.
+/// The snapshot that the job file says to start from, if the job has none of its own, and what of it was copied.
 pub(super) async fn external_restore(
     options: &CoordinatorOptions,
     own: &Storage,
-) -> Result<Option<CheckpointManifest>, RuntimeError> {
-    let Some(path) = options.config.restore_from.as_ref().map(|from| &from.path) else { return Ok(None) };
-    let failed = |reason: String| RuntimeError::Restore { what: path.clone(), reason };
-    let journal = own.read_journal().await.map_err(|error| failed(format!("{error:?}")))?;
+) -> Result<(Option<ExternalRestore>, BTreeSet<String>), RuntimeError> {
+    let nothing = (None, BTreeSet::new());
+    let Some(from) = &options.config.restore_from else { return Ok(nothing) };
+    let failed = |error: StoreError| RuntimeError::Restore { what: from.path.clone(), reason: describe(error) };
+    let journal = own.read_journal().await.map_err(failed)?;
     if !JournalState::fold(journal.iter().map(|(_, entry)| entry)).checkpoints.is_empty() {
         // The job has checkpoints of its own, which are newer than what it once started from.
-        return Ok(None);
+        return Ok(nothing);
     }
-    let (foreign, checkpoint) = open_checkpoint(path, &options.config.storage).map_err(failed)?;
-    let mut manifest = foreign.load_manifest(checkpoint, None).await.map_err(|error| failed(describe(error)))?;
-    let handles = manifest
-        .operators
-        .iter_mut()
-        .flat_map(|operator| operator.subtasks.values_mut())
-        .flat_map(|subtask| subtask.state.keyed.iter_mut());
-    for file in handles.flat_map(|handle| handle.files.iter_mut()) {
-        let bytes = foreign.get_verified(file).await.map_err(|error| failed(describe(error)))?;
-        let name = format!("shared/{}.arrow", uuid::Uuid::new_v4().simple());
-        *file = own.put(&name, bytes).await.map_err(|error| failed(describe(error)))?;
-    }
-    Ok(Some(manifest))
-}
-
-/// `<dir>/<job id>/chk-<n>` or its `_metadata`, as a path or as `s3://bucket/...`.
-pub fn open_checkpoint(path: &str, own: &StorageConfig) -> Result<(Storage, u64), String> {
-    let advice = "name the directory chk-<n> of a checkpoint, or its _metadata file";
-    let trimmed = path.trim_end_matches('/').trim_end_matches("/_metadata");
-    let (job, directory) = trimmed.rsplit_once('/').ok_or(advice)?;
-    let checkpoint = checkpoint_of(directory).ok_or(advice)?;
-    let (base, job_id) = job.rsplit_once('/').ok_or(advice)?;
-    let config = match base.strip_prefix("s3://") {
-        Some(rest) => {
-            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-            let (endpoint, region) = match own {
-                StorageConfig::S3 { endpoint, region, .. } => (endpoint.clone(), region.clone()),
-                StorageConfig::Directory { .. } => (None, None),
-            };
-            StorageConfig::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned(), endpoint, region }
-        }
-        None => {
-            let base = base.strip_prefix("file://").unwrap_or(base);
-            if !std::path::Path::new(base).join(job_id).join(directory).join("_metadata").is_file() {
-                return Err(format!("there is no {trimmed}/_metadata; {advice}"));
-            }
-            StorageConfig::Directory { path: if base.is_empty() { "/".to_owned() } else { base.to_owned() } }
-        }
+    let mut snapshot = own.load_snapshot(&from.path, None).await.map_err(failed)?;
+    let imported = own.import_finished(&mut snapshot.manifest).await.map_err(failed)?;
+    let restore = ExternalRestore {
+        manifest: snapshot.manifest,
+        manifest_checksum: snapshot.manifest_checksum,
+        location: snapshot.location,
+        claim: from.claim,
     };
-    let storage = Storage::open(&config, job_id).map_err(|error| error.to_string())?;
-    Ok((storage, checkpoint))
+    Ok((Some(restore), imported.into_iter().collect()))
 }

@@ -10,8 +10,8 @@ mod workers;
 
 use crate::error::RuntimeError;
 use crate::metrics::CoordinatorMetrics;
-use crate::storage::{Storage, referenced_files};
-use crate::task::unix_ms;
+use crate::storage::Storage;
+use crate::task::{Planner, unix_ms};
 use crate::wire::FromWorker;
 use actions::Effects;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use streamjob_protocol::ids::WorkerId;
 use tokio::sync::{mpsc, oneshot};
 use workers::{Registration, Workers};
 
-pub use actions::open_checkpoint;
+pub use http::{CheckJob, RestOptions, TlsFiles, Token};
 pub use status::{CheckpointStatus, JobStatus, OperatorStatus, WorkerStatus};
 
 /// Facts waiting to be handled.
@@ -38,6 +38,8 @@ const FAREWELL: Duration = Duration::from_millis(100);
 pub struct CoordinatorOptions {
     pub config: JobConfig,
     pub graph: ExecutionGraph,
+    /// Plans the job at another parallelism.
+    pub planner: Planner,
     pub job_id: String,
     /// Of the job's definition; a claim with an older one than the newest is refused.
     pub revision: u64,
@@ -45,6 +47,7 @@ pub struct CoordinatorOptions {
     pub control_addr: SocketAddr,
     /// REST and `/metrics`.
     pub rest_addr: SocketAddr,
+    pub rest: RestOptions,
 }
 
 /// What reaches the loop.
@@ -54,6 +57,7 @@ pub(crate) enum Input {
     FromWorker(WorkerId, FromWorker),
     WorkerGone(WorkerId, String),
     Status(oneshot::Sender<JobStatus>),
+    View(oneshot::Sender<status::Snapshot>),
     Metrics(oneshot::Sender<String>),
     Request(Request),
 }
@@ -78,8 +82,7 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
     let incarnation = u64::from_be_bytes(
         uuid::Uuid::new_v4().as_bytes()[..8].try_into().map_err(|_| RuntimeError::Start("no random number".into()))?,
     );
-    let external_restore = actions::external_restore(&options, &storage).await?;
-    let imported = external_restore.iter().flat_map(referenced_files).map(|file| file.path.clone()).collect();
+    let (external_restore, imported) = actions::external_restore(&options, &storage).await?;
     let machine_config = CoordinatorConfig {
         job_id: options.job_id.clone(),
         job_name: options.config.name.clone(),
@@ -89,18 +92,21 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
         plan: options.graph.plan.clone(),
         revision: options.revision,
         claimant,
+        parallelism: options.config.parallelism,
         external_restore,
-        allow_non_restored_state: false,
+        allow_non_restored_state: options.config.allow_non_restored_state,
         compact_after: JOURNAL_ENTRIES,
     };
     let mut machine = Coordinator::new(machine_config, incarnation);
     workers::listen(options.control_addr, inbox.clone(), &options, incarnation).await?;
-    http::serve(options.rest_addr, inbox.clone()).await?;
+    let unread = http::Unread::default();
+    http::serve(&options, storage.clone(), &unread, inbox.clone()).await?;
 
     let metrics = CoordinatorMetrics::new(&options.config.name);
     let mut workers = Workers::new(options.graph.plan.clone());
     let effects =
-        Effects { storage, inbox: inbox.clone(), imported, listing: Default::default(), deletions: Default::default() };
+        Effects { storage, planner: options.planner.clone(), inbox: inbox.clone(), imported, listing: Default::default(), deletions: Default::default() };
+    let mut timeline = status::Timeline::default();
     let origin = Instant::now();
     let mut pending: Vec<Event> = vec![Event::Tick];
     loop {
@@ -112,12 +118,16 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
                         tracing::info!(?reason, "coordinator exits");
                         workers.shutdown(&status::exit_text(&reason));
                         effects.finish_deletions(DELETIONS).await;
+                        let status = status::job_status(&options, machine.view(), &workers);
+                        let snapshot = status::snapshot(&options, machine.view(), &workers, &timeline);
+                        http::linger(&mut inputs, &unread, snapshot, status).await;
                         tokio::time::sleep(FAREWELL).await;
                         return Ok(reason);
                     }
                     Action::Report(report) => {
                         status::log(&report);
                         metrics.on_report(&report);
+                        timeline.on_report(&report, unix_ms() as u64);
                         if matches!(report, Report::Restored { .. }) {
                             effects.on_restored(&machine);
                         }
@@ -149,6 +159,9 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
             Input::WorkerGone(worker, reason) => pending.extend(workers.gone(worker, reason)),
             Input::Status(answer) => {
                 let _ = answer.send(status::job_status(&options, machine.view(), &workers));
+            }
+            Input::View(answer) => {
+                let _ = answer.send(status::snapshot(&options, machine.view(), &workers, &timeline));
             }
             Input::Metrics(answer) => {
                 let (count, slots) = workers.list().fold((0, 0), |(count, sum), (.., slots)| (count + 1, sum + slots));

@@ -1,7 +1,9 @@
 //! Connections of workers: registration, heartbeats, messages out, and the loss of a worker.
 
+use super::status::WorkerInfo;
 use super::{CoordinatorOptions, Input};
 use crate::error::RuntimeError;
+use crate::task::unix_ms;
 use crate::wire::{self, FromWorker, TaskReport, ToWorker};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -128,6 +130,8 @@ struct Worker {
     metrics_addr: Option<SocketAddr>,
     pid: u32,
     slots: u32,
+    /// Unix milliseconds of its last message.
+    heard_at: u64,
 }
 
 /// The registered workers.
@@ -170,6 +174,7 @@ impl Workers {
                 metrics_addr: registration.metrics_addr,
                 pid: registration.pid,
                 slots,
+                heard_at: unix_ms() as u64,
             },
         );
         Some(Event::WorkerRegistered { worker, slots })
@@ -182,9 +187,7 @@ impl Workers {
     }
 
     pub fn on_message(&mut self, worker: WorkerId, message: FromWorker) -> Option<Event> {
-        if !self.connected.contains_key(&worker) {
-            return None;
-        }
+        self.connected.get_mut(&worker)?.heard_at = unix_ms() as u64;
         match message {
             FromWorker::Register { .. } | FromWorker::Heartbeat => None,
             FromWorker::Metrics { tasks } => {
@@ -212,6 +215,17 @@ impl Workers {
         self.connected.iter().map(|(id, worker)| (*id, worker.data_addr, worker.metrics_addr, worker.pid, worker.slots))
     }
 
+    pub fn infos(&self) -> Vec<WorkerInfo> {
+        let info = |(id, worker): (&WorkerId, &Worker)| WorkerInfo {
+            id: *id,
+            data_addr: worker.data_addr,
+            metrics_addr: worker.metrics_addr,
+            slots: worker.slots,
+            heard_at: worker.heard_at,
+        };
+        self.connected.iter().map(info).collect()
+    }
+
     pub fn shutdown(&self, reason: &str) {
         for worker in self.connected.values() {
             let _ = worker.outbox.try_send(ToWorker::Shutdown { reason: reason.to_owned() });
@@ -221,7 +235,7 @@ impl Workers {
     /// Carries out an action that is a message to workers; gives back any other.
     pub fn carry_out(&mut self, action: Action, lost: &mut Vec<Event>) -> Option<Action> {
         match action {
-            Action::Deploy { deployment, tasks } => {
+            Action::Deploy { deployment, parallelism, tasks } => {
                 let placement: Vec<(TaskId, WorkerId)> = tasks.iter().map(|task| (task.task, task.worker)).collect();
                 let peers: BTreeMap<u64, SocketAddr> = placement
                     .iter()
@@ -233,8 +247,8 @@ impl Workers {
                     by_worker.entry(task.worker).or_default().push((task.task, task.restore));
                 }
                 for (worker, tasks) in by_worker {
-                    let message =
-                        ToWorker::Deploy { deployment, tasks, placement: placement.clone(), peers: peers.clone() };
+                    let (placement, peers) = (placement.clone(), peers.clone());
+                    let message = ToWorker::Deploy { deployment, parallelism, tasks, placement, peers };
                     self.send(worker, message, lost);
                 }
             }
@@ -250,8 +264,9 @@ impl Workers {
             // Dropping the outbox ends the connection, and with it the worker's tasks.
             Action::DropWorker { worker, reason } => lost.extend(self.gone(worker, reason)),
             Action::TriggerCheckpoint { barrier, tasks } => {
-                self.fan_out(tasks, lost, |tasks| ToWorker::Trigger { barrier, tasks });
+                self.fan_out(tasks, lost, |tasks| ToWorker::Trigger { barrier: barrier.clone(), tasks });
             }
+            Action::DrainSources { tasks } => self.fan_out(tasks, lost, |tasks| ToWorker::Drain { tasks }),
             Action::NotifyComplete { checkpoint, tasks } => {
                 self.fan_out(tasks, lost, |tasks| ToWorker::Complete { checkpoint, tasks });
             }

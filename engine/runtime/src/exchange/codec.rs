@@ -8,7 +8,7 @@ use arrow::ipc::writer::StreamWriter;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::sync::Arc;
 use streamjob_dataflow::{Batch, TaskError};
-use streamjob_protocol::coordinator::Barrier;
+use streamjob_protocol::coordinator::{Barrier, SnapshotKind};
 
 const BATCH: u8 = 0;
 const WATERMARK: u8 = 1;
@@ -17,6 +17,8 @@ const BARRIER: u8 = 3;
 const CANCEL: u8 = 4;
 const END_OF_DATA: u8 = 5;
 const CLOSED: u8 = 6;
+/// After a barrier's fixed part: a savepoint, whose directory follows. Smaller numbers: a checkpoint, whole or not.
+const SAVEPOINT: u8 = 2;
 
 /// Encoding side of one channel.
 #[derive(Default)]
@@ -41,6 +43,14 @@ impl Encoder {
                 out.put_u8(BARRIER);
                 out.put_u64(barrier.checkpoint);
                 out.put_u64(barrier.triggered_at);
+                out.put_u8(u8::from(barrier.last));
+                match &barrier.kind {
+                    SnapshotKind::Checkpoint { whole } => out.put_u8(u8::from(*whole)),
+                    SnapshotKind::Savepoint { directory } => {
+                        out.put_u8(SAVEPOINT);
+                        out.extend_from_slice(directory.as_bytes());
+                    }
+                }
             }
             Element::CancelCheckpoint(checkpoint) => {
                 out.put_u8(CANCEL);
@@ -104,7 +114,21 @@ impl Decoder {
             Some(BATCH) => self.decode_batch(bytes),
             Some(WATERMARK) => Ok(Element::Watermark(number(1)? as i64)),
             Some(IDLE) => Ok(Element::Idle(bytes.get(1) == Some(&1))),
-            Some(BARRIER) => Ok(Element::Barrier(Barrier { checkpoint: number(1)?, triggered_at: number(9)? })),
+            Some(BARRIER) => {
+                let (checkpoint, triggered_at) = (number(1)?, number(9)?);
+                let (Some(last), Some(kind)) = (bytes.get(17), bytes.get(18)) else {
+                    return Err(garbage("a barrier is cut short"));
+                };
+                let kind = match *kind {
+                    SAVEPOINT => {
+                        let directory = std::str::from_utf8(&bytes[19..]);
+                        let directory = directory.map_err(|_| garbage("a directory that is not text"))?.to_owned();
+                        SnapshotKind::Savepoint { directory }
+                    }
+                    whole => SnapshotKind::Checkpoint { whole: whole == 1 },
+                };
+                Ok(Element::Barrier(Barrier { checkpoint, triggered_at, kind, last: *last == 1 }))
+            }
             Some(CANCEL) => Ok(Element::CancelCheckpoint(number(1)?)),
             Some(END_OF_DATA) => Ok(Element::EndOfData),
             Some(CLOSED) => Ok(Element::Closed),
@@ -178,7 +202,9 @@ mod tests {
         let plain = encoder.encode(&Element::Batch(Batch::inserts(rows(5)))).unwrap();
         let Element::Batch(back) = decoder.decode(plain.into()).unwrap() else { panic!("not a batch") };
         assert!(back.kinds.is_none());
-        let barrier = Element::Barrier(Barrier { checkpoint: 7, triggered_at: 99 });
+        let directory = "s3://b/s-ü".to_owned();
+        let kind = SnapshotKind::Savepoint { directory };
+        let barrier = Element::Barrier(Barrier { checkpoint: 7, triggered_at: 99, kind, last: true });
         for element in [Element::Watermark(i64::MIN), barrier, Element::Idle(true), Element::EndOfData, Element::Closed]
         {
             let bytes = encoder.encode(&element).unwrap();

@@ -13,9 +13,11 @@ use streamjob_dataflow::TaskError;
 use streamjob_protocol::coordinator::Barrier;
 
 /// Messages to a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mail {
     Trigger(Barrier),
+    /// A source ends as if it had read everything.
+    Drain,
     Complete(u64),
     Aborted(u64),
 }

@@ -20,21 +20,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use streamjob_api::config::CheckpointMode;
+use streamjob_api::config::{CheckpointMode, Compression};
 use streamjob_dataflow::graph::ExecutionGraph;
 use streamjob_dataflow::{Instance, OperatorContext, OperatorMetrics, OperatorRestore, Source, SourceEvent, TaskError};
 use streamjob_protocol::alignment::{Aligner, Alignment};
-use streamjob_protocol::coordinator::{Barrier, DeclineReason, StoreError, TaskStatus};
+use streamjob_protocol::coordinator::{Barrier, DeclineReason, SnapshotKind, StoreError, TaskStatus};
 use streamjob_protocol::ids::{DeploymentId, TaskId};
 use streamjob_protocol::key_groups::key_group_range;
 use streamjob_protocol::manifest::{OperatorState, SubtaskStats, TaskRestore};
 use streamjob_state::{Cut, StateCut, snapshot};
 use tokio::sync::mpsc;
-use upload::{Upload, Uploader, chains_continue};
+use upload::{Aborted, LaneOwner, Upload, Uploader, chains_continue};
 use watermarks::{Told, WatermarkValve};
 
 /// Cuts that may wait for the upload lane; more means storage is slower than checkpoints come.
 const PENDING_UPLOADS: usize = 4;
+
+/// Plans the job at a parallelism; the reason if that is not possible.
+pub type Planner = Arc<dyn Fn(u32) -> Result<ExecutionGraph, String> + Send + Sync>;
 
 /// What is the same for all tasks of a job.
 #[derive(Debug, Clone)]
@@ -44,6 +47,7 @@ pub struct JobSettings {
     pub mode: CheckpointMode,
     pub checkpointing: bool,
     pub incremental: bool,
+    pub compression: Compression,
 }
 
 /// Where the time of a task's thread goes, in microseconds, and its operators' counters.
@@ -144,9 +148,15 @@ struct Task {
     /// The newest checkpoint that this task cut after its last element.
     finished_in: Option<u64>,
     restored_finished: bool,
+    /// The job stopped with what this task was restored from: it has committed, and ends.
+    restored_stopped: bool,
+    /// Nothing may follow the barrier of this checkpoint, unless it is aborted.
+    held_by: Option<u64>,
     /// The next cut must be of whole tables, because there is nothing that deltas could follow.
     whole_next: bool,
     uploads: mpsc::Sender<Upload>,
+    /// Told to the upload lane.
+    aborted: Aborted,
     answers: mpsc::Sender<FromWorker>,
     metrics: Arc<TaskMetrics>,
 }
@@ -231,12 +241,14 @@ impl Task {
         }
 
         let (uploads, lane) = mpsc::channel(PENDING_UPLOADS);
+        let aborted = Aborted::default();
+        let lane_of = LaneOwner { task: setup.task, deployment: setup.deployment, key_groups };
         let uploader = Uploader::new(
             setup.storage.clone(),
-            setup.task,
-            setup.deployment,
-            key_groups,
+            lane_of,
+            setup.settings.compression,
             &setup.restore,
+            aborted.clone(),
             setup.answers.clone(),
         );
         setup.control.spawn(uploader.run(lane));
@@ -257,6 +269,9 @@ impl Task {
             drained: false,
             finished_in: None,
             restored_finished: setup.restore.finished,
+            restored_stopped: setup.restore.stopped,
+            held_by: None,
+            aborted: aborted.clone(),
             whole_next: !chains_continue(&setup.restore, key_groups),
             uploads,
             answers: setup.answers,
@@ -281,6 +296,10 @@ impl Task {
 
     fn process(&mut self) -> Result<(), TaskError> {
         self.report(TaskStatus::Running);
+        if self.restored_stopped {
+            self.chain.broadcast(&Element::Closed)?;
+            return Ok(());
+        }
         if self.restored_finished {
             // All was processed and finished before the checkpoint; downstream has to hear it again.
             self.chain.broadcast(&Element::Watermark(i64::MAX))?;
@@ -291,7 +310,8 @@ impl Task {
         loop {
             let started = Instant::now();
             let waited = self.waited();
-            let (done, idle) = if self.source.is_some() && !self.drained { self.step_source()? } else { self.step()? };
+            let reads = self.source.is_some() && !self.drained && self.held_by.is_none();
+            let (done, idle) = if reads { self.step_source()? } else { self.step()? };
             let elapsed = started.elapsed();
             let backpressured = self.waited() - waited;
             add_us(&self.metrics.idle_us, idle);
@@ -313,6 +333,9 @@ impl Task {
             if self.on_mail(mail)? {
                 return Ok((true, Duration::ZERO));
             }
+            if self.drained || self.held_by.is_some() {
+                return Ok((false, Duration::ZERO));
+            }
         }
         self.fire_processing_time()?;
         let Some(head) = &mut self.source else { return Ok((false, Duration::ZERO)) };
@@ -331,14 +354,17 @@ impl Task {
                 }
                 return Ok((false, idle));
             }
-            SourceEvent::End => {
-                let Some(head) = &mut self.source else { return Ok((false, Duration::ZERO)) };
-                self.chain.emit_watermark(&head.routes, &head.metrics, i64::MAX)?;
-                self.finish_operators()?;
-                return Ok((self.drain()?, Duration::ZERO));
-            }
+            SourceEvent::End => return Ok((self.end_source()?, Duration::ZERO)),
         }
         Ok((false, Duration::ZERO))
+    }
+
+    /// There is nothing more to read: time comes to its end, so that every timer fires.
+    fn end_source(&mut self) -> Result<bool, TaskError> {
+        let Some(head) = &mut self.source else { return Ok(false) };
+        self.chain.emit_watermark(&head.routes, &head.metrics, i64::MAX)?;
+        self.finish_operators()?;
+        self.drain()
     }
 
     /// One mail or element.
@@ -367,7 +393,7 @@ impl Task {
     }
 
     fn deadline(&mut self, limit: Option<Instant>) -> Option<Instant> {
-        if self.drained {
+        if self.drained || self.held_by.is_some() {
             return limit;
         }
         let timer = (0..self.chain.count()).filter_map(|index| self.chain.operator(index).next_processing_time()).min();
@@ -379,7 +405,7 @@ impl Task {
     }
 
     fn fire_processing_time(&mut self) -> Result<(), TaskError> {
-        if self.drained {
+        if self.drained || self.held_by.is_some() {
             return Ok(());
         }
         for index in 0..self.chain.count() {
@@ -470,14 +496,24 @@ impl Task {
                 let outcome = self.aligner.on_trigger(barrier, unix_ms() as u64);
                 self.apply(outcome)?;
             }
+            Mail::Drain => {
+                if self.source.is_some() && !self.drained && self.held_by.is_none() {
+                    return self.end_source();
+                }
+            }
             Mail::Complete(checkpoint) => {
                 self.complete(checkpoint)?;
-                if self.finished_in.is_some_and(|finished| checkpoint >= finished) {
+                let ends = |last: Option<u64>| last.is_some_and(|last| checkpoint >= last);
+                if ends(self.finished_in) || ends(self.held_by) {
                     self.chain.broadcast(&Element::Closed)?;
                     return Ok(true);
                 }
             }
             Mail::Aborted(checkpoint) => {
+                self.aborted.insert(checkpoint);
+                if self.held_by == Some(checkpoint) {
+                    self.held_by = None;
+                }
                 let outcome = self.aligner.abort(checkpoint);
                 self.apply(outcome)?;
                 for index in 0..self.chain.count() {
@@ -526,7 +562,10 @@ impl Task {
         for index in 0..self.chain.count() {
             self.chain.with(index, |operator, out| operator.before_barrier(checkpoint, out))?;
         }
-        self.chain.broadcast(&Element::Barrier(barrier))?;
+        self.chain.broadcast(&Element::Barrier(barrier.clone()))?;
+        if barrier.last {
+            self.held_by = Some(checkpoint);
+        }
         faults::point("cut.before").map_err(TaskError::Recoverable)?;
         self.metrics.start_delay_ms.store(start_delay_ms, Ordering::Relaxed);
         self.metrics.alignment_ms.store(alignment_ms, Ordering::Relaxed);
@@ -535,8 +574,13 @@ impl Task {
             self.decline(checkpoint, DeclineReason::AsyncException, "storage is still writing earlier checkpoints");
             return Ok(());
         };
-        let full = !self.settings.incremental || std::mem::take(&mut self.whole_next);
-        let cut = if full { Cut::Whole } else { Cut::Changes };
+        let (cut, savepoint) = match barrier.kind {
+            SnapshotKind::Savepoint { directory } => (Cut::Copy, Some(directory)),
+            SnapshotKind::Checkpoint { whole } => {
+                let changes = self.settings.incremental && !whole && !std::mem::take(&mut self.whole_next);
+                (if changes { Cut::Changes } else { Cut::Whole }, None)
+            }
+        };
         let mut cuts: Vec<(String, StateCut)> = Vec::with_capacity(self.uids.len() + 1);
         if let Some(head) = &mut self.source {
             cuts.push((head.uid.clone(), head.source.snapshot(checkpoint)?));
@@ -553,7 +597,8 @@ impl Task {
             sync_ms: started.elapsed().as_millis() as u64,
             ..SubtaskStats::default()
         };
-        place.send(Upload { checkpoint, cuts, finished: self.drained, stats, cut_at: Instant::now() });
+        let finished = self.drained;
+        place.send(Upload { checkpoint, savepoint, cuts, finished, stats, cut_at: Instant::now() });
         Ok(())
     }
 

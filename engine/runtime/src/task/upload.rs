@@ -2,14 +2,17 @@
 //!
 //! One lane a task, in order of checkpoints: a delta is relative to the one before it. A file once written stays part of
 //! its table's chain whether or not its checkpoint completes; a delta that could not be written is kept and written with
-//! the next checkpoint.
+//! the next checkpoint. A savepoint has nothing to do with the chains: whole tables in files of its own.
 
 use crate::faults;
-use crate::storage::{Storage, describe};
+use crate::storage::{Storage, describe, is_elsewhere, new_file_name};
 use crate::wire::FromWorker;
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
+use streamjob_api::config;
 use streamjob_protocol::coordinator::DeclineReason;
 use streamjob_protocol::ids::{DeploymentId, TaskId};
 use streamjob_protocol::manifest::{
@@ -25,6 +28,8 @@ const MAX_CHAIN: usize = 16;
 /// One checkpoint of one task, cut and ready to be written.
 pub struct Upload {
     pub checkpoint: u64,
+    /// The directory that a savepoint's files go to; `None`: a checkpoint.
+    pub savepoint: Option<String>,
     /// By uid.
     pub cuts: Vec<(String, StateCut)>,
     pub finished: bool,
@@ -39,20 +44,51 @@ struct Table {
     unwritten: Vec<KeyedDelta>,
 }
 
-/// Whether deltas may follow the restored files: only when every table comes from one chain of exactly these key groups.
-/// After a change of parallelism a file can be part of two chains; the task starts new ones, with a full cut.
+/// Whether deltas may follow the restored files: only when every table comes from one chain of exactly these key groups
+/// in the job's own storage. After a change of parallelism a file can be part of two chains, and a snapshot elsewhere is not
+/// the job's to build on: the task starts new ones, with a full cut.
 pub fn chains_continue(restore: &TaskRestore, key_groups: KeyGroupRange) -> bool {
     restore.operators.values().all(|state| {
         let names: HashSet<&str> = state.keyed.iter().map(|handle| handle.name.as_str()).collect();
-        names.len() == state.keyed.len() && state.keyed.iter().all(|handle| handle.key_groups == key_groups)
+        let own = |handle: &KeyedStateHandle| handle.files.iter().all(|file| !is_elsewhere(&file.path));
+        names.len() == state.keyed.len()
+            && state.keyed.iter().all(|handle| handle.key_groups == key_groups && own(handle))
     })
+}
+
+/// Checkpoints that were given up: what a savepoint among them has left is removed.
+#[derive(Debug, Clone, Default)]
+pub struct Aborted(Arc<Mutex<BTreeSet<u64>>>);
+
+impl Aborted {
+    const REMEMBERED: usize = 100;
+
+    pub fn insert(&self, checkpoint: u64) {
+        let mut aborted = self.0.lock();
+        aborted.insert(checkpoint);
+        if aborted.len() > Self::REMEMBERED {
+            aborted.pop_first();
+        }
+    }
+
+    fn contains(&self, checkpoint: u64) -> bool {
+        self.0.lock().contains(&checkpoint)
+    }
+}
+
+/// Whose state a lane writes.
+#[derive(Debug, Clone, Copy)]
+pub struct LaneOwner {
+    pub task: TaskId,
+    pub deployment: DeploymentId,
+    pub key_groups: KeyGroupRange,
 }
 
 pub struct Uploader {
     storage: Storage,
-    task: TaskId,
-    deployment: DeploymentId,
-    key_groups: KeyGroupRange,
+    owner: LaneOwner,
+    compression: Compression,
+    aborted: Aborted,
     /// By uid and table name.
     tables: HashMap<(String, String), Table>,
     answers: mpsc::Sender<FromWorker>,
@@ -61,14 +97,19 @@ pub struct Uploader {
 impl Uploader {
     pub fn new(
         storage: Storage,
-        task: TaskId,
-        deployment: DeploymentId,
-        key_groups: KeyGroupRange,
+        owner: LaneOwner,
+        compression: config::Compression,
         restore: &TaskRestore,
+        aborted: Aborted,
         answers: mpsc::Sender<FromWorker>,
     ) -> Uploader {
         let mut tables: HashMap<(String, String), Table> = HashMap::new();
-        if chains_continue(restore, key_groups) {
+        let compression = match compression {
+            config::Compression::None => Compression::None,
+            config::Compression::Lz4 => Compression::Lz4,
+            config::Compression::Zstd => Compression::Zstd,
+        };
+        if chains_continue(restore, owner.key_groups) {
             for (uid, state) in &restore.operators {
                 for handle in &state.keyed {
                     let table =
@@ -77,24 +118,23 @@ impl Uploader {
                 }
             }
         }
-        Uploader { storage, task, deployment, key_groups, tables, answers }
+        Uploader { storage, owner, compression, aborted, tables, answers }
     }
 
     /// Runs until the task drops its end.
     pub async fn run(mut self, mut uploads: mpsc::Receiver<Upload>) {
         while let Some(upload) = uploads.recv().await {
             let checkpoint = upload.checkpoint;
-            let answer = match self.write(upload).await {
-                Ok((snapshot, stats)) => {
-                    FromWorker::Ack { task: self.task, deployment: self.deployment, checkpoint, snapshot, stats }
+            let LaneOwner { task, deployment, .. } = self.owner;
+            let written = match upload.savepoint.clone() {
+                None => self.write(upload).await,
+                Some(directory) => self.write_savepoint(upload, &directory).await,
+            };
+            let answer = match written {
+                Ok((snapshot, stats)) => FromWorker::Ack { task, deployment, checkpoint, snapshot, stats },
+                Err(message) => {
+                    FromWorker::Decline { task, deployment, checkpoint, reason: DeclineReason::AsyncException, message }
                 }
-                Err(message) => FromWorker::Decline {
-                    task: self.task,
-                    deployment: self.deployment,
-                    checkpoint,
-                    reason: DeclineReason::AsyncException,
-                    message,
-                },
             };
             if let Err(message) = faults::point("ack.before") {
                 tracing::warn!(message, "acknowledgement dropped");
@@ -130,7 +170,7 @@ impl Uploader {
         }
         for ((uid, name), table) in &mut self.tables {
             while !table.unwritten.is_empty() {
-                match write_delta(&self.storage, &table.unwritten[0], self.key_groups).await {
+                match write_delta(&self.storage, &table.unwritten[0], self.owner.key_groups, self.compression).await {
                     Ok(file) => {
                         if table.unwritten.remove(0).full {
                             table.files.clear();
@@ -154,13 +194,71 @@ impl Uploader {
                 operator.keyed.push(KeyedStateHandle {
                     name: name.clone(),
                     schema: table.schema.clone(),
-                    key_groups: self.key_groups,
+                    key_groups: self.owner.key_groups,
                     files: table.files.clone(),
                 });
             }
         }
         for operator in snapshot.operators.values_mut() {
             operator.keyed.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        stats.async_ms = upload.cut_at.elapsed().as_millis() as u64;
+        Ok((snapshot, stats))
+    }
+
+    /// Whole tables, none of which any chain ever hears of.
+    async fn write_savepoint(&self, upload: Upload, directory: &str) -> Result<(TaskSnapshot, SubtaskStats), String> {
+        let mut written = Vec::new();
+        let result = self.write_tables(upload, directory, &mut written).await;
+        if result.is_err() {
+            for path in written {
+                // The coordinator deletes the directory as well; this is for what came after it looked.
+                if let Err(error) = self.storage.delete(&path).await {
+                    tracing::warn!(task = %self.owner.task, path, reason = describe(error), "left behind");
+                }
+            }
+        }
+        result
+    }
+
+    async fn write_tables(
+        &self,
+        upload: Upload,
+        directory: &str,
+        written: &mut Vec<String>,
+    ) -> Result<(TaskSnapshot, SubtaskStats), String> {
+        let mut stats = upload.stats;
+        let mut snapshot = TaskSnapshot { operators: BTreeMap::new(), finished: upload.finished };
+        let given_up = || Err("the savepoint was given up".to_owned());
+        for (uid, cut) in upload.cuts {
+            let mut operator = OperatorState { keyed: Vec::new(), lists: cut.lists };
+            for table in cut.keyed {
+                if self.aborted.contains(upload.checkpoint) {
+                    return given_up();
+                }
+                let mut handle = KeyedStateHandle {
+                    name: table.name.clone(),
+                    schema: snapshot::schema_text(&table),
+                    key_groups: self.owner.key_groups,
+                    files: Vec::new(),
+                };
+                if table.rows.num_rows() > 0 {
+                    let bytes = encode(table, self.owner.key_groups, self.compression).await?;
+                    let name = new_file_name();
+                    let path = format!("{directory}/{name}");
+                    let file = self.storage.put(&path, bytes.into()).await.map_err(describe)?;
+                    written.push(path);
+                    stats.bytes_new += file.bytes;
+                    stats.bytes_total += file.bytes;
+                    handle.files.push(FileRef { path: name, ..file });
+                }
+                operator.keyed.push(handle);
+            }
+            operator.keyed.sort_by(|a, b| a.name.cmp(&b.name));
+            snapshot.operators.insert(uid, operator);
+        }
+        if self.aborted.contains(upload.checkpoint) {
+            return given_up();
         }
         stats.async_ms = upload.cut_at.elapsed().as_millis() as u64;
         Ok((snapshot, stats))
@@ -175,36 +273,42 @@ impl Uploader {
             if table.files.len() <= MAX_CHAIN && deltas <= base.max(64 << 10) * 2 {
                 continue;
             }
-            match merge(&self.storage, &table.files).await {
+            match merge(&self.storage, &table.files, self.compression).await {
                 Ok(file) => table.files = vec![file],
-                Err(reason) => tracing::warn!(task = %self.task, uid, table = name, reason, "state files not merged"),
+                Err(reason) => {
+                    tracing::warn!(task = %self.owner.task, uid, table = name, reason, "state files not merged")
+                }
             }
         }
     }
 }
 
-async fn write_delta(storage: &Storage, delta: &KeyedDelta, key_groups: KeyGroupRange) -> Result<FileRef, String> {
-    faults::point("upload.before")?;
-    let delta = delta.clone();
-    let bytes =
-        blocking(move || snapshot::encode(&delta, key_groups, Compression::None).map_err(|error| error.to_string()))
-            .await?;
+async fn write_delta(
+    storage: &Storage,
+    delta: &KeyedDelta,
+    key_groups: KeyGroupRange,
+    compression: Compression,
+) -> Result<FileRef, String> {
+    let bytes = encode(delta.clone(), key_groups, compression).await?;
     put(storage, bytes).await
 }
 
-async fn merge(storage: &Storage, files: &[FileRef]) -> Result<FileRef, String> {
+async fn encode(delta: KeyedDelta, key_groups: KeyGroupRange, compression: Compression) -> Result<Vec<u8>, String> {
+    faults::point("upload.before")?;
+    blocking(move || snapshot::encode(&delta, key_groups, compression).map_err(|error| error.to_string())).await
+}
+
+async fn merge(storage: &Storage, files: &[FileRef], compression: Compression) -> Result<FileRef, String> {
     let mut contents: Vec<Bytes> = Vec::with_capacity(files.len());
     for file in files {
         contents.push(storage.get_verified(file).await.map_err(describe)?);
     }
-    let bytes =
-        blocking(move || snapshot::compact(&contents, Compression::None).map_err(|error| error.to_string())).await?;
+    let bytes = blocking(move || snapshot::compact(&contents, compression).map_err(|error| error.to_string())).await?;
     put(storage, bytes).await
 }
 
 async fn put(storage: &Storage, bytes: Vec<u8>) -> Result<FileRef, String> {
-    let path = format!("shared/{}.arrow", uuid::Uuid::new_v4().simple());
-    storage.put(&path, bytes.into()).await.map_err(describe)
+    storage.put(&format!("shared/{}", new_file_name()), bytes.into()).await.map_err(describe)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
@@ -222,7 +326,12 @@ mod tests {
 
     fn restore(keyed: Vec<KeyedStateHandle>) -> TaskRestore {
         let state = OperatorState { keyed, lists: Vec::new() };
-        TaskRestore { checkpoint: Some(1), operators: [("u".to_owned(), state)].into(), finished: false }
+        TaskRestore {
+            checkpoint: Some(1),
+            operators: [("u".to_owned(), state)].into(),
+            finished: false,
+            stopped: false,
+        }
     }
 
     #[test]
@@ -236,5 +345,8 @@ mod tests {
             !chains_continue(&restore(vec![handle("a", 0, 63), handle("a", 0, 63)]), own),
             "two chains of one table"
         );
+        let mut foreign = handle("a", 0, 63);
+        foreign.files.push(FileRef { path: "/savepoints/s/a.arrow".into(), bytes: 1, checksum: 1 });
+        assert!(!chains_continue(&restore(vec![foreign]), own), "somebody else's file");
     }
 }

@@ -4,7 +4,7 @@ use crate::exchange::gate::{Gate, Mail};
 use crate::exchange::network::Network;
 use crate::exchange::output::{Output, Sender};
 use crate::storage::Storage;
-use crate::task::{self, JobSettings, TaskMetrics, TaskSetup};
+use crate::task::{self, JobSettings, Planner, TaskMetrics, TaskSetup};
 use crate::wire::FromWorker;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -35,9 +35,24 @@ struct Table {
     metrics: BTreeMap<TaskId, Arc<TaskMetrics>>,
 }
 
-pub struct Tasks {
+/// The job at one parallelism.
+#[derive(Clone)]
+pub struct Planned {
+    parallelism: u32,
     graph: Arc<ExecutionGraph>,
-    channels: Vec<Channel>,
+    channels: Arc<Vec<Channel>>,
+}
+
+impl Planned {
+    pub fn new(parallelism: u32, graph: ExecutionGraph) -> Planned {
+        Planned { parallelism, channels: Arc::new(graph.plan.channels()), graph: Arc::new(graph) }
+    }
+}
+
+pub struct Tasks {
+    /// What was deployed last.
+    planned: Mutex<Planned>,
+    planner: Planner,
     settings: Arc<JobSettings>,
     storage: Storage,
     control: tokio::runtime::Handle,
@@ -46,12 +61,22 @@ pub struct Tasks {
 
 impl Tasks {
     pub fn new(
-        graph: Arc<ExecutionGraph>,
+        planned: Planned,
+        planner: Planner,
         settings: Arc<JobSettings>,
         storage: Storage,
         control: tokio::runtime::Handle,
     ) -> Arc<Tasks> {
-        Arc::new(Tasks { channels: graph.plan.channels(), graph, settings, storage, control, table: Mutex::default() })
+        Arc::new(Tasks { planned: Mutex::new(planned), planner, settings, storage, control, table: Mutex::default() })
+    }
+
+    /// Every process plans for itself, from the same job file: graphs hold code and cannot be sent.
+    fn planned(&self, parallelism: u32) -> Result<Planned, String> {
+        let mut planned = self.planned.lock();
+        if planned.parallelism != parallelism {
+            *planned = Planned::new(parallelism, (self.planner)(parallelism)?);
+        }
+        Ok(planned.clone())
     }
 
     pub fn metrics(&self) -> Vec<Arc<TaskMetrics>> {
@@ -80,11 +105,11 @@ impl Tasks {
         }
     }
 
-    pub fn mail(&self, targets: &[TaskKey], mail: Mail) {
+    pub fn mail(&self, targets: &[TaskKey], mail: &Mail) {
         let table = self.table.lock();
         for key in targets {
             if let Some(gate) = table.running.get(key) {
-                gate.mail(mail);
+                gate.mail(mail.clone());
             }
         }
     }
@@ -119,20 +144,44 @@ impl Tasks {
         }
     }
 
+    /// None of these tasks can start.
+    fn refuse(&self, deployment: DeploymentId, tasks: Vec<TaskId>, reason: &str) {
+        let Some(answers) = self.table.lock().session.as_ref().map(|session| session.answers.clone()) else { return };
+        let reason = reason.to_owned();
+        self.control.spawn(async move {
+            for task in tasks {
+                let status = TaskStatus::Failed { reason: reason.clone(), recoverable: false };
+                let _ = answers.send(FromWorker::TaskStatus { task, deployment, status }).await;
+            }
+        });
+    }
+
     pub fn deploy(
         self: &Arc<Self>,
         deployment: DeploymentId,
+        parallelism: u32,
         tasks: Vec<(TaskId, TaskRestore)>,
         placement: &[(TaskId, WorkerId)],
         peers: &BTreeMap<u64, SocketAddr>,
     ) {
+        let planned = match self.planned(parallelism) {
+            Ok(planned) => planned,
+            Err(reason) => {
+                let reason = format!("the job cannot be planned at parallelism {parallelism}: {reason}");
+                self.refuse(deployment, tasks.into_iter().map(|(task, _)| task).collect(), &reason);
+                return;
+            }
+        };
         let workers: HashMap<TaskId, WorkerId> = placement.iter().copied().collect();
         let mut gates: HashMap<TaskId, Arc<Gate>> = HashMap::new();
         for (task, _) in &tasks {
-            let inputs = self.channels.iter().filter(|channel| channel.to == *task).count();
+            let inputs = planned.channels.iter().filter(|channel| channel.to == *task).count();
             gates.insert(*task, Gate::new(inputs));
         }
         let mut table = self.table.lock();
+        // Of a plan with other tasks nothing is left to show.
+        let known = planned.graph.plan.tasks();
+        table.metrics.retain(|task, _| known.contains(task));
         let Some((me, network, answers)) =
             table.session.as_ref().map(|session| (session.worker, session.network.clone(), session.answers.clone()))
         else {
@@ -140,11 +189,12 @@ impl Tasks {
         };
         for (task, restore) in tasks {
             let Some(gate) = gates.get(&task).cloned() else { continue };
-            let metrics = TaskMetrics::new(task, &self.graph);
+            let metrics = TaskMetrics::new(task, &planned.graph);
             table.metrics.insert(task, metrics.clone());
             table.running.insert((task, deployment), gate.clone());
             let wiring = Wiring {
                 tasks: self.clone(),
+                planned: planned.clone(),
                 me,
                 network: network.clone(),
                 task,
@@ -156,7 +206,7 @@ impl Tasks {
             let setup = TaskSetup {
                 task,
                 deployment,
-                graph: self.graph.clone(),
+                graph: planned.graph.clone(),
                 settings: self.settings.clone(),
                 restore,
                 gate,
@@ -184,6 +234,7 @@ impl Tasks {
 /// What a task's thread needs to connect itself.
 struct Wiring {
     tasks: Arc<Tasks>,
+    planned: Planned,
     me: WorkerId,
     network: Arc<Network>,
     task: TaskId,
@@ -224,12 +275,12 @@ impl Wiring {
         inputs: &mut Vec<(u64, u32)>,
         outputs: &mut Vec<(u64, u32)>,
     ) -> Result<(), TaskError> {
-        let graph = &self.tasks.graph;
+        let graph = &self.planned.graph;
         let max_parallelism = graph.plan.max_parallelism;
         let mut senders: BTreeMap<u32, Vec<Sender>> = BTreeMap::new();
         // Position of each channel in its consumer's gate.
         let mut positions: HashMap<TaskId, usize> = HashMap::new();
-        for (number, channel) in self.tasks.channels.iter().enumerate() {
+        for (number, channel) in self.planned.channels.iter().enumerate() {
             let position = positions.entry(channel.to).or_insert(0);
             let index = *position;
             *position += 1;

@@ -7,12 +7,13 @@ mod deploy;
 mod http;
 
 use crate::error::RuntimeError;
+use crate::exchange::gate::Mail;
 use crate::exchange::network::Network;
 use crate::metrics::task_reports;
 use crate::storage::Storage;
-use crate::task::JobSettings;
+use crate::task::{JobSettings, Planner};
 use crate::wire::{self, FromWorker, ToWorker};
-use deploy::Tasks;
+use deploy::{Planned, Tasks};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ pub struct WorkerOptions {
     pub rest_addr: Option<SocketAddr>,
     pub slots: u32,
     pub graph: ExecutionGraph,
+    /// Plans the job at another parallelism.
+    pub planner: Planner,
     pub config: JobConfig,
     pub job_id: String,
     /// How long to look for a coordinator before giving up; `None`: for ever.
@@ -71,8 +74,11 @@ async fn serve(options: WorkerOptions) -> Result<(), RuntimeError> {
         mode: options.config.checkpoint.mode,
         checkpointing: options.config.checkpoint.interval_ms.is_some(),
         incremental: options.config.checkpoint.incremental,
+        compression: options.config.checkpoint.compression,
     });
-    let tasks = Tasks::new(Arc::new(options.graph.clone()), settings, storage, tokio::runtime::Handle::current());
+    let planned = Planned::new(options.config.parallelism, options.graph.clone());
+    let control = tokio::runtime::Handle::current();
+    let tasks = Tasks::new(planned, options.planner.clone(), settings, storage, control);
     let metrics_addr = match options.rest_addr {
         Some(address) => Some(http::serve(address, tasks.clone(), options.config.name.clone()).await?),
         None => None,
@@ -165,8 +171,9 @@ async fn read_loop(reader: &mut tokio::net::tcp::OwnedReadHalf, tasks: &Arc<Task
             ToWorker::Heartbeat | ToWorker::Registered { .. } => {}
             ToWorker::Refused { reason } => return SessionEnd::Lost(reason),
             ToWorker::Shutdown { reason } => return SessionEnd::Shutdown(reason),
-            ToWorker::Deploy { deployment, tasks: deployed, placement, peers } => {
-                tasks.deploy(deployment, deployed, &placement, &peers);
+            ToWorker::Deploy { deployment, parallelism, tasks: deployed, placement, peers } => {
+                // Planning takes a while, and no other message of the coordinator may overtake this one.
+                tokio::task::block_in_place(|| tasks.deploy(deployment, parallelism, deployed, &placement, &peers));
             }
             ToWorker::Cancel { deployment, tasks: cancelled } => {
                 for task in cancelled {
@@ -174,13 +181,14 @@ async fn read_loop(reader: &mut tokio::net::tcp::OwnedReadHalf, tasks: &Arc<Task
                 }
             }
             ToWorker::Trigger { barrier, tasks: targets } => {
-                tasks.mail(&targets, crate::exchange::gate::Mail::Trigger(barrier));
+                tasks.mail(&targets, &Mail::Trigger(barrier));
             }
+            ToWorker::Drain { tasks: targets } => tasks.mail(&targets, &Mail::Drain),
             ToWorker::Complete { checkpoint, tasks: targets } => {
-                tasks.mail(&targets, crate::exchange::gate::Mail::Complete(checkpoint));
+                tasks.mail(&targets, &Mail::Complete(checkpoint));
             }
             ToWorker::Aborted { checkpoint, tasks: targets } => {
-                tasks.mail(&targets, crate::exchange::gate::Mail::Aborted(checkpoint));
+                tasks.mail(&targets, &Mail::Aborted(checkpoint));
             }
         }
     }

@@ -14,6 +14,7 @@ use streamjob_api::config::*;
 use streamjob_dataflow::graph::JobGraph;
 use streamjob_protocol::coordinator::ExitReason;
 use streamjob_protocol::journal::EndState;
+use streamjob_runtime::Planner;
 use streamjob_runtime::coordinator::{self, CoordinatorOptions};
 use streamjob_runtime::worker::{self, WorkerOptions};
 
@@ -69,6 +70,7 @@ fn run(parallelism: u32, checkpoint_ms: Option<u64>, rows: i64, fail_once: bool)
 /// Runs a graph to its end with a worker for each subtask.
 fn run_graph(directory: &std::path::Path, graph: JobGraph, parallelism: u32, checkpoint_ms: Option<u64>) -> ExitReason {
     let graph = graph.into_execution(128).unwrap();
+    let planner: Planner = Arc::new(|_| Err("this job has one parallelism".into()));
     let config = config(directory, parallelism, checkpoint_ms);
     let (control_addr, rest_addr) = (free_address(), free_address());
     let workers: Vec<_> = (0..parallelism)
@@ -79,6 +81,7 @@ fn run_graph(directory: &std::path::Path, graph: JobGraph, parallelism: u32, che
                 rest_addr: Some("127.0.0.1:0".parse().unwrap()),
                 slots: 1,
                 graph: graph.clone(),
+                planner: planner.clone(),
                 config: config.clone(),
                 job_id: "j".into(),
                 give_up_after: Some(Duration::from_secs(20)),
@@ -86,7 +89,7 @@ fn run_graph(directory: &std::path::Path, graph: JobGraph, parallelism: u32, che
             std::thread::spawn(move || worker::run(options))
         })
         .collect();
-    let options = CoordinatorOptions { config, graph, job_id: "j".into(), revision: 1, control_addr, rest_addr };
+    let options = CoordinatorOptions { config, graph, planner, job_id: "j".into(), revision: 1, control_addr, rest_addr };
     let exit = coordinator::run(options).unwrap();
     workers.into_iter().for_each(|worker| worker.join().unwrap().unwrap());
     exit
