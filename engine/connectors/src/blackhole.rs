@@ -32,6 +32,7 @@ impl Connector for BlackholeConnector {
             // Nothing is shown, so nothing is shown twice.
             guarantee: SinkGuarantee::ExactlyOnce,
             accepts_updates: true,
+            state: vec![],
         })
     }
 }

@@ -57,6 +57,7 @@ impl Connector for PrintConnector {
             }),
             guarantee: SinkGuarantee::AtLeastOnce,
             accepts_updates: true,
+            state: vec![],
         })
     }
 }

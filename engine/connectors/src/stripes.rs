@@ -12,11 +12,17 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Range;
 use streamjob_dataflow::{OperatorContext, OperatorRestore};
 use streamjob_protocol::manifest::{ListStateHandle, Redistribution};
+use streamjob_protocol::plan::StateTable;
 use streamjob_state::StateCut;
 
 /// No source that uses stripes can have more subtasks.
 pub(crate) const STRIPES: u32 = 128;
 const STATE: &str = "stripes";
+
+/// What a source that uses stripes declares.
+pub(crate) fn state() -> Vec<StateTable> {
+    vec![StateTable::list(STATE, Redistribution::Union)]
+}
 
 /// Position of one subtask.
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@ use crate::graph::Factory;
 use arrow::datatypes::SchemaRef;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use streamjob_protocol::plan::StateTable;
 
 /// A table of the job's catalog, without its computed columns.
 #[derive(Debug, Clone)]
@@ -35,6 +36,8 @@ pub struct SourceSpec {
     pub bounded: bool,
     /// Fewer subtasks than the job's parallelism, if the source cannot be split further.
     pub max_parallelism: Option<u32>,
+    /// What its snapshots consist of; its position at least.
+    pub state: Vec<StateTable>,
 }
 
 /// What a sink guarantees under exactly-once checkpoints.
@@ -54,6 +57,8 @@ pub struct SinkSpec {
     pub guarantee: SinkGuarantee,
     /// Accepts -U, +U and -D rows.
     pub accepts_updates: bool,
+    /// What its snapshots consist of; empty for a sink without state.
+    pub state: Vec<StateTable>,
 }
 
 /// One option of a connector, for checking and for the generated docs table.

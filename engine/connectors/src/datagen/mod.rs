@@ -10,7 +10,7 @@ mod fields;
 mod source;
 
 use crate::options::{Options, optional};
-use crate::stripes::STRIPES;
+use crate::stripes::{self, STRIPES};
 use fields::{FieldSpec, specs};
 use source::{DatagenSource, Settings};
 use std::sync::Arc;
@@ -79,6 +79,7 @@ impl Connector for DatagenConnector {
             replayable: replay,
             bounded: rows.is_some(),
             max_parallelism: Some(STRIPES),
+            state: if replay { stripes::state() } else { vec![] },
         })
     }
 

@@ -20,6 +20,8 @@ use streamjob_dataflow::connector::{
     Connector, OptionDoc, SinkGuarantee, SinkSpec, SourceRequest, SourceSpec, TableDefinition,
 };
 use streamjob_dataflow::{Instance, PlanError, TaskError};
+use streamjob_protocol::manifest::Redistribution;
+use streamjob_protocol::plan::StateTable;
 
 /// Files of formats whose records are single lines are read in parts of this size, by different subtasks.
 const PART_BYTES: u64 = 16 << 20;
@@ -95,6 +97,7 @@ impl Connector for FilesystemConnector {
             replayable: true,
             bounded: monitor.is_none(),
             max_parallelism: None,
+            state: vec![StateTable::list(splits::STATE, Redistribution::Union)],
         })
     }
 
@@ -119,6 +122,7 @@ impl Connector for FilesystemConnector {
             }),
             guarantee: SinkGuarantee::ExactlyOnce,
             accepts_updates: changelog,
+            state: [sink::PENDING, sink::RUN].map(|name| StateTable::list(name, Redistribution::Union)).into(),
         })
     }
 }

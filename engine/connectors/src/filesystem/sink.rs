@@ -18,8 +18,8 @@ use streamjob_protocol::manifest::{ListStateHandle, Redistribution};
 use streamjob_protocol::two_phase::PendingCommits;
 use streamjob_state::{Cut, StateCut};
 
-const PENDING: &str = "pending-files";
-const RUN: &str = "run";
+pub(super) const PENDING: &str = "pending-files";
+pub(super) const RUN: &str = "run";
 const WRITE_BYTES: usize = 256 << 10;
 
 #[derive(Debug, Clone)]

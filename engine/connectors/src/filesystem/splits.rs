@@ -13,7 +13,7 @@ use streamjob_protocol::manifest::{ListStateHandle, Redistribution};
 use streamjob_state::StateCut;
 use xxhash_rust::xxh3::xxh3_64;
 
-const STATE: &str = "files";
+pub(super) const STATE: &str = "files";
 
 /// The first bytes of a file, to recognise it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

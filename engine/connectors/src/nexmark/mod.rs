@@ -11,7 +11,7 @@ mod source;
 mod strings;
 
 use crate::options::{Options, optional};
-use crate::stripes::STRIPES;
+use crate::stripes::{self, STRIPES};
 use numbers::Parameters;
 use schema::Layout;
 use source::NexmarkSource;
@@ -90,6 +90,7 @@ impl Connector for NexmarkConnector {
             replayable: true,
             bounded,
             max_parallelism: Some(STRIPES),
+            state: stripes::state(),
         })
     }
 

@@ -2,7 +2,10 @@
 //!
 //! A Calc before the aggregation computes keys, arguments and filters as columns. With several subtasks and where partial
 //! results can be merged, rows of a batch are aggregated before they are exchanged by key.
+//!
+//! Keys and calls are put in the order of what they compute, each once: the order in the text makes no other state.
 
+use super::identity::{self, Lineage};
 use super::relation::{Nodes, Relation};
 use super::{Naming, Planner, query};
 use crate::bind::position_of;
@@ -25,11 +28,17 @@ use streamjob_dataflow::{PlanError, TaskError};
 
 /// An aggregation with everything it reads as expressions over one relation.
 struct Grouping {
-    keys: Vec<Expr>,
-    /// Of each key: its name in the query.
-    key_names: Vec<String>,
+    keys: Vec<Named<Expr>>,
     window: Option<Window>,
-    calls: Vec<Call>,
+    calls: Vec<Named<Call>>,
+}
+
+/// Something with the name of its column in state tables.
+struct Named<T> {
+    name: String,
+    /// What it computes, as text.
+    text: String,
+    item: T,
 }
 
 struct Window {
@@ -46,6 +55,7 @@ struct Call {
 /// What a column of the query's aggregation is in the operator's output.
 enum Place {
     Key(usize),
+    Call(usize),
     Edge(WindowEdge),
 }
 
@@ -54,8 +64,8 @@ impl Planner<'_> {
         let relation = self.translate_retracting(&aggregate.input, naming)?;
         let scope = aggregate.input.schema();
         let mut keys = Vec::with_capacity(aggregate.group_expr.len());
-        for (expr, field) in aggregate.group_expr.iter().zip(aggregate.schema.fields()) {
-            keys.push((query::compose(&relation, expr, scope, naming)?, field.name().clone()));
+        for expr in &aggregate.group_expr {
+            keys.push(query::compose(&relation, expr, scope, naming)?);
         }
         let mut calls = Vec::with_capacity(aggregate.aggr_expr.len());
         for expr in &aggregate.aggr_expr {
@@ -68,7 +78,7 @@ impl Planner<'_> {
     pub(super) fn distinct(&mut self, input: &Arc<LogicalPlan>, naming: &mut Naming) -> Result<Relation, PlanError> {
         let relation = self.translate_retracting(input, naming)?;
         let fields = relation.fields.clone();
-        let keys = relation.columns.iter().cloned().zip(fields.iter().map(|field| field.name().clone())).collect();
+        let keys = relation.columns.clone();
         self.grouped(relation, keys, vec![], fields, naming)
     }
 
@@ -83,12 +93,12 @@ impl Planner<'_> {
     fn grouped(
         &mut self,
         relation: Relation,
-        keys: Vec<(Expr, String)>,
+        keys: Vec<Expr>,
         calls: Vec<Call>,
         fields: Vec<FieldRef>,
         naming: &mut Naming,
     ) -> Result<Relation, PlanError> {
-        let (grouping, places) = grouping(keys, calls)?;
+        let (grouping, places) = grouping(&relation, keys, calls)?;
         let updating = relation.updating;
         if updating && grouping.window.is_some() {
             return Err(naming.position.error(
@@ -107,22 +117,25 @@ impl Planner<'_> {
         }
         let key_count = grouping.keys.len();
         let call_count = grouping.calls.len();
+        let lineage = grouping.lineage(&relation.lineage);
         let (nodes, time_attributes) = match &grouping.window {
-            None => (self.group_aggregate(columns, updating, naming)?, BTreeSet::new()),
+            None => (self.group_aggregate(columns, updating, &lineage, naming)?, BTreeSet::new()),
             Some(window) => {
-                let nodes = self.window_aggregate(columns, window.spec, naming)?;
+                let nodes = self.window_aggregate(columns, window.spec, &lineage, naming)?;
                 (nodes, BTreeSet::from([key_count + call_count + 2]))
             }
         };
-        let mut result = Relation::of_nodes(nodes, time_attributes, grouping.window.is_none())
+        let names = nodes.schema.fields().iter().map(|field| field.name().clone()).collect();
+        let mut result = Relation::of_nodes(nodes, names, lineage, time_attributes, grouping.window.is_none())
             .map_err(|error| from_datafusion(&error, naming.position))?;
-        let key_columns = places.iter().map(|place| match place {
+        let columns = places.iter().map(|place| match place {
             Place::Key(index) => *index,
+            Place::Call(index) => key_count + index,
             Place::Edge(WindowEdge::Start) => key_count + call_count,
             Place::Edge(WindowEdge::End) => key_count + call_count + 1,
             Place::Edge(WindowEdge::Time) => key_count + call_count + 2,
         });
-        result.columns = key_columns.chain(key_count..key_count + call_count).map(input_column).collect();
+        result.columns = columns.map(input_column).collect();
         result.fields = fields;
         Ok(result)
     }
@@ -140,8 +153,8 @@ impl Planner<'_> {
                 expr.to_field(relation.input.as_ref()).map_err(|error| from_datafusion(&error, naming.position))?;
             Ok(Arc::new(Field::new(name, field.data_type().clone(), field.is_nullable())))
         };
-        for (expr, name) in grouping.keys.iter().zip(&grouping.key_names) {
-            outputs.push((expr.clone(), field(expr, name.clone())?));
+        for key in &grouping.keys {
+            outputs.push((key.item.clone(), field(&key.item, key.name.clone())?));
         }
         let mut places: HashMap<Expr, usize> = HashMap::new();
         let mut column = |expr: &Expr, outputs: &mut Vec<(Expr, FieldRef)>| -> Result<usize, PlanError> {
@@ -154,7 +167,7 @@ impl Planner<'_> {
             Ok(place)
         };
         let mut calls = Vec::with_capacity(grouping.calls.len());
-        for (index, call) in grouping.calls.iter().enumerate() {
+        for Named { name, item: call, .. } in &grouping.calls {
             let argument = match &call.argument {
                 None => None,
                 Some(expr) => {
@@ -163,8 +176,7 @@ impl Planner<'_> {
                 }
             };
             let filter = call.filter.as_ref().map(|filter| column(filter, &mut outputs)).transpose()?;
-            let name = format!("{}_{}", label(call.function), index + 1);
-            calls.push(AggregateCall { function: call.function, argument, filter, name });
+            calls.push(AggregateCall { function: call.function, argument, filter, name: name.clone() });
         }
         let time = match &grouping.window {
             None => None,
@@ -178,7 +190,13 @@ impl Planner<'_> {
         Ok(Columns { nodes, keys: (0..grouping.keys.len()).collect(), calls, time })
     }
 
-    fn group_aggregate(&mut self, columns: Columns, updating: bool, naming: &mut Naming) -> Result<Nodes, PlanError> {
+    fn group_aggregate(
+        &mut self,
+        columns: Columns,
+        updating: bool,
+        lineage: &Lineage,
+        naming: &mut Naming,
+    ) -> Result<Nodes, PlanError> {
         let parallelism = self.grouping_parallelism(&columns);
         let merges = !updating && columns.calls.iter().all(AggregateCall::is_mergeable);
         let (producers, input) = self.exchanged(&columns, parallelism, merges, None, naming)?;
@@ -191,9 +209,12 @@ impl Planner<'_> {
         let schema = spec.output_schema().map_err(|error| naming.position.error(error.to_string()))?;
         let keys = columns.keys;
         let description = describe(&keys, &spec.calls, &format!("retractable: {updating}"));
+        let state = GroupAggregate::new(spec.clone()).and_then(|operator| operator.state());
+        let state = state.map_err(|error| naming.position.error(error.to_string()))?;
         let factory: Factory = Arc::new(move |_| operator(GroupAggregate::new(spec.clone())));
-        let uid = naming.uid("group-aggregate");
-        let node = self.add_node(uid, "GroupAggregate".into(), parallelism, true, description, factory);
+        let uid = naming.stateful_uid(lineage);
+        let node = self.add_node(uid, "GroupAggregate".into(), parallelism, state, description, factory);
+        self.details.insert(node, lineage.detail().to_owned());
         self.connect(&producers, node, Some(keys));
         Ok(Nodes { producers: vec![node], parallelism, schema })
     }
@@ -202,6 +223,7 @@ impl Planner<'_> {
         &mut self,
         columns: Columns,
         window: WindowSpec,
+        lineage: &Lineage,
         naming: &mut Naming,
     ) -> Result<Nodes, PlanError> {
         let Some(time) = columns.time else {
@@ -215,9 +237,12 @@ impl Planner<'_> {
         let schema = spec.output_schema().map_err(|error| naming.position.error(error.to_string()))?;
         let keys = columns.keys;
         let description = describe(&keys, &spec.calls, &format!("{window:?}"));
+        let state = WindowAggregate::new(spec.clone()).and_then(|operator| operator.state());
+        let state = state.map_err(|error| naming.position.error(error.to_string()))?;
         let factory: Factory = Arc::new(move |_| operator(WindowAggregate::new(spec.clone())));
-        let uid = naming.uid("window-aggregate");
-        let node = self.add_node(uid, "WindowAggregate".into(), parallelism, true, description, factory);
+        let uid = naming.stateful_uid(lineage);
+        let node = self.add_node(uid, "WindowAggregate".into(), parallelism, state, description, factory);
+        self.details.insert(node, lineage.detail().to_owned());
         self.connect(&producers, node, Some(keys));
         Ok(Nodes { producers: vec![node], parallelism, schema })
     }
@@ -247,7 +272,7 @@ impl Planner<'_> {
         let factory: Factory = Arc::new(move |_| operator(LocalAggregate::new(spec.clone())));
         let uid = naming.uid("local-aggregate");
         let local = columns.nodes.parallelism;
-        let node = self.add_node(uid, "LocalAggregate".into(), local, false, description, factory);
+        let node = self.add_node(uid, "LocalAggregate".into(), local, vec![], description, factory);
         for producer in &columns.nodes.producers {
             self.graph.connect(*producer, node, 0, Exchange::Forward);
         }
@@ -282,27 +307,38 @@ fn label(function: AggregateFunction) -> &'static str {
     }
 }
 
-/// Separates the window's columns from the keys.
-fn grouping(keys: Vec<(Expr, String)>, calls: Vec<Call>) -> Result<(Grouping, Vec<Place>), PlanError> {
-    let mut grouping = Grouping { keys: vec![], key_names: vec![], window: None, calls };
-    let mut places = Vec::with_capacity(keys.len());
+/// Separates the window's columns from the keys, and puts keys and calls in order.
+fn grouping(relation: &Relation, keys: Vec<Expr>, calls: Vec<Call>) -> Result<(Grouping, Vec<Place>), PlanError> {
+    let mut window: Option<Window> = None;
+    let mut places = Vec::with_capacity(keys.len() + calls.len());
     let mut edges: Vec<(WindowEdge, crate::position::Position)> = Vec::new();
-    for (index, (expr, name)) in keys.into_iter().enumerate() {
-        if let Some((boundary, time)) = WindowBoundary::of(&expr) {
-            match &grouping.window {
-                None => grouping.window = Some(Window { spec: boundary.spec, time: time.clone() }),
-                Some(window) if window.spec == boundary.spec && window.time == *time => {}
-                Some(_) => return Err(boundary.position.error("GROUP BY holds the columns of two different windows")),
-            }
-            edges.push((boundary.edge, boundary.position));
-            places.push(Place::Edge(boundary.edge));
+    let mut plain = Vec::new();
+    for expr in keys {
+        let Some((boundary, time)) = WindowBoundary::of(&expr) else {
+            places.push(Place::Key(plain.len()));
+            let text = relation.text(&expr);
+            plain.push(Named { name: identity::key_column(&text), text, item: expr });
             continue;
+        };
+        match &window {
+            None => window = Some(Window { spec: boundary.spec, time: time.clone() }),
+            Some(window) if window.spec == boundary.spec && window.time == *time => {}
+            Some(_) => return Err(boundary.position.error("GROUP BY holds the columns of two different windows")),
         }
-        places.push(Place::Key(grouping.keys.len()));
-        let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_') && !name.starts_with("window_");
-        let unique = plain && !grouping.key_names.contains(&name) && !name.starts_with("argument_");
-        grouping.key_names.push(if unique { name } else { format!("key_{}", index + 1) });
-        grouping.keys.push(expr);
+        edges.push((boundary.edge, boundary.position));
+        places.push(Place::Edge(boundary.edge));
+    }
+    let calls = calls.into_iter().map(|call| named(relation, call)).collect::<Vec<_>>();
+    places.extend((0..calls.len()).map(Place::Call));
+    let mut taken = Vec::new();
+    let (keys, key_places) = in_order(plain, &mut taken);
+    let (calls, call_places) = in_order(calls, &mut taken);
+    for place in &mut places {
+        match place {
+            Place::Key(index) => *index = key_places[*index],
+            Place::Call(index) => *index = call_places[*index],
+            Place::Edge(_) => {}
+        }
     }
     if let Some((_, position)) = edges.first() {
         let has = |edge: WindowEdge| edges.iter().any(|(found, _)| *found == edge);
@@ -313,7 +349,51 @@ fn grouping(keys: Vec<(Expr, String)>, calls: Vec<Call>) -> Result<(Grouping, Ve
             ));
         }
     }
-    Ok((grouping, places))
+    Ok((Grouping { keys, window, calls }, places))
+}
+
+/// A call with the names of its columns, made of what it computes.
+fn named(relation: &Relation, call: Call) -> Named<Call> {
+    let function = label(call.function);
+    let argument = call.argument.as_ref().map(|argument| relation.text(argument));
+    let mut text = match &argument {
+        Some(argument) => format!("{function}({argument})"),
+        None => function.to_owned(),
+    };
+    let name = match (&argument, &call.filter) {
+        (_, Some(filter)) => {
+            text.push_str(&format!(" where {}", relation.text(filter)));
+            identity::name(&text)
+        }
+        (Some(argument), None) => format!("{function}_{}", identity::name(argument)),
+        (None, None) => function.to_owned(),
+    };
+    Named { name, text, item: call }
+}
+
+/// Sorted by what they compute, equal ones once, with different names; and where each one went.
+fn in_order<T>(items: Vec<Named<T>>, taken: &mut Vec<String>) -> (Vec<Named<T>>, Vec<usize>) {
+    let mut numbered: Vec<(usize, Named<T>)> = items.into_iter().enumerate().collect();
+    numbered.sort_by(|(_, a), (_, b)| a.text.cmp(&b.text));
+    let mut places = vec![0; numbered.len()];
+    let mut ordered: Vec<Named<T>> = Vec::with_capacity(numbered.len());
+    for (number, mut item) in numbered {
+        if ordered.last().is_none_or(|last| last.text != item.text) {
+            item.name = identity::unique(item.name, taken);
+            taken.push(item.name.clone());
+            ordered.push(item);
+        }
+        places[number] = ordered.len() - 1;
+    }
+    (ordered, places)
+}
+
+impl Grouping {
+    fn lineage(&self, input: &Lineage) -> Lineage {
+        let keys: Vec<String> = self.keys.iter().map(|key| key.name.clone()).collect();
+        let calls: Vec<String> = self.calls.iter().map(|call| call.text.clone()).collect();
+        input.grouped(&identity::role(self.window.as_ref().map(|window| window.spec), &keys), &calls)
+    }
 }
 
 /// One aggregate function over the relation's input.

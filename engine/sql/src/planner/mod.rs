@@ -5,13 +5,14 @@
 //! are composed into expressions over the input of the next node (`relation`), which then becomes one Calc or part of
 //! what follows.
 //!
-//! Uids, which name state in checkpoints, come from the text alone: `source:<table>` for a source, `watermark:<table>`
-//! for its watermarks, and for what an `INSERT` adds `<sink>/<kind>-<ordinal>` and `<sink>/sink`, where a second `INSERT`
-//! into the same table counts as `<sink>#2`. The ordinal counts operators of one kind from the sources to the sink.
+//! Uids, which name state in checkpoints, come from the text alone: `source:<table>` and `sink:<table>`, one of each a
+//! table; for aggregations see `identity`. Operators without state have names that are merely different: `watermark:<table>`
+//! and `<sink>/<kind>-<ordinal>`, where a second `INSERT` into the same table counts as `<sink>#2`.
 
 mod aggregate;
 mod definitions;
 mod expressions;
+mod identity;
 mod query;
 mod relation;
 mod scan;
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 use streamjob_dataflow::PlanError;
 use streamjob_dataflow::connector::Connectors;
 use streamjob_dataflow::graph::{Factory, Guarantee, JobGraph, Node};
+use streamjob_protocol::plan::StateTable;
 
 /// Plans a job's SQL text at a parallelism.
 ///
@@ -57,7 +59,7 @@ fn plan_on_this_stack(sql: &str, parallelism: u32, connectors: &Connectors) -> R
         last = statement.position;
         planner.statement(statement.position, statement.kind)?;
     }
-    if planner.inserts.is_empty() {
+    if planner.sinks.is_empty() {
         return Err(last.error("the job writes nothing; add INSERT INTO <table> SELECT ..."));
     }
     planner.finish()
@@ -71,8 +73,10 @@ struct Planner<'a> {
     graph: JobGraph,
     /// By table name; a table that is read several times is one source.
     sources: BTreeMap<String, scan::SourceUse>,
-    /// By sink table, how many `INSERT`s write into it.
-    inserts: BTreeMap<String, usize>,
+    /// Tables that are written into, in the order of their first `INSERT`.
+    sinks: Vec<sink::SinkUse>,
+    /// By node of an aggregation, what it computes.
+    details: BTreeMap<usize, String>,
     guarantee: Guarantee,
 }
 
@@ -84,7 +88,8 @@ impl<'a> Planner<'a> {
             parallelism: parallelism.max(1),
             graph: JobGraph::default(),
             sources: BTreeMap::new(),
-            inserts: BTreeMap::new(),
+            sinks: Vec::new(),
+            details: BTreeMap::new(),
             guarantee: Guarantee::ExactlyOnce,
         }
     }
@@ -114,6 +119,11 @@ impl<'a> Planner<'a> {
     /// Sources are made last: only now it is known which columns the job reads.
     fn finish(mut self) -> Result<JobGraph, PlanError> {
         self.finish_sources()?;
+        self.finish_sinks();
+        let uids = self.details.keys().map(|&node| (node, self.graph.nodes[node].uid.clone())).collect();
+        for (node, uid) in identity::tell_apart(uids, &self.details) {
+            self.graph.nodes[node].uid = uid;
+        }
         self.graph.guarantee = Some(self.guarantee);
         Ok(self.graph)
     }
@@ -127,17 +137,23 @@ impl<'a> Planner<'a> {
         uid: String,
         name: String,
         parallelism: u32,
-        stateful: bool,
+        state: Vec<StateTable>,
         description: String,
         factory: Factory,
     ) -> usize {
-        self.graph.add(Node { uid, name, parallelism, stateful, state: Vec::new(), factory, description })
+        let stateful = !state.is_empty();
+        self.graph.add(Node { uid, name, parallelism, stateful, state, factory, description })
     }
 }
 
 /// What is known of the one `INSERT` that is planned, and the names of the operators it adds.
 struct Naming {
+    /// The table that is inserted into.
+    target: String,
+    /// Of operators without state.
     prefix: String,
+    /// Constant texts that the statement writes beside the rows of what is planned.
+    labels: Vec<String>,
     ordinals: BTreeMap<&'static str, usize>,
     position: Position,
     /// What follows needs the old row of an update, not only the new one.
@@ -145,10 +161,20 @@ struct Naming {
 }
 
 impl Naming {
-    fn new(prefix: String, position: Position, update_before: bool) -> Self {
-        Naming { prefix, ordinals: BTreeMap::new(), position, update_before }
+    /// `ordinal` counts the statements that insert into the table, from 1.
+    fn new(target: &str, ordinal: usize, position: Position, update_before: bool) -> Self {
+        let prefix = if ordinal == 1 { target.to_owned() } else { format!("{target}#{ordinal}") };
+        let (target, labels, ordinals) = (target.to_owned(), Vec::new(), BTreeMap::new());
+        Naming { target, prefix, labels, ordinals, position, update_before }
     }
 
+    /// Of an aggregation, from what its rows are made of.
+    fn stateful_uid(&self, lineage: &identity::Lineage) -> String {
+        let labels: String = self.labels.iter().map(|label| format!(":{label}")).collect();
+        format!("{}{labels}/{}", identity::name(&self.target), lineage.path())
+    }
+
+    /// Of an operator without state.
     fn uid(&mut self, kind: &'static str) -> String {
         let ordinal = self.ordinals.entry(kind).or_insert(0);
         *ordinal += 1;

@@ -1,7 +1,8 @@
 //! A query's logical plan, and its translation to relations over nodes.
 
+use super::identity::Lineage;
 use super::relation::Relation;
-use super::{Naming, Planner, expressions};
+use super::{Naming, Planner, expressions, identity};
 use crate::catalog::{self, Table};
 use crate::check;
 use crate::functions::WindowBoundary;
@@ -76,7 +77,11 @@ impl Planner<'_> {
     }
 
     fn projection(&mut self, projection: &Projection, naming: &mut Naming) -> Result<Relation, PlanError> {
-        let mut relation = self.translate(&projection.input, naming)?;
+        let known = naming.labels.len();
+        naming.labels.extend(identity::labels(projection.expr.iter()));
+        let relation = self.translate(&projection.input, naming);
+        naming.labels.truncate(known);
+        let mut relation = relation?;
         let scope = projection.input.schema();
         let columns = projection.expr.iter().map(|expr| compose(&relation, expr, scope, naming));
         relation.columns = columns.collect::<Result<Vec<_>, _>>()?;
@@ -99,6 +104,7 @@ impl Planner<'_> {
     fn union(&mut self, union: &Union, naming: &mut Naming) -> Result<Relation, PlanError> {
         let fields: Vec<_> = union.schema.fields().iter().map(Arc::clone).collect();
         let mut merged: Option<Relation> = None;
+        let mut lineages = Vec::with_capacity(union.inputs.len());
         for input in &union.inputs {
             let mut branch = self.translate(input, naming)?;
             branch.fields = fields.clone();
@@ -106,10 +112,14 @@ impl Planner<'_> {
             let times: Vec<usize> =
                 times.filter(|(_, column)| branch.is_time_attribute(column)).map(|(index, _)| index).collect();
             let updating = branch.updating;
+            let names = branch.columns.iter().map(|column| branch.text(column)).collect();
+            let lineage = branch.lineage.clone();
+            lineages.push(lineage.clone());
             let outputs = branch.columns.iter().cloned().zip(fields.iter().cloned()).collect();
             let nodes = self.calc(&branch, outputs, naming)?;
             let fail = |error: DataFusionError| from_datafusion(&error, naming.position);
-            let branch = Relation::of_nodes(nodes, times.into_iter().collect(), updating).map_err(fail)?;
+            let branch =
+                Relation::of_nodes(nodes, names, lineage, times.into_iter().collect(), updating).map_err(fail)?;
             merged = Some(match merged {
                 None => branch,
                 Some(mut merged) => {
@@ -123,6 +133,7 @@ impl Planner<'_> {
             });
         }
         let mut merged = merged.ok_or_else(|| naming.position.error("UNION ALL of nothing"))?;
+        merged.lineage = Lineage::union(lineages, merged.updating);
         merged.columns = (0..fields.len()).map(input_column).collect();
         Ok(merged)
     }

@@ -1,5 +1,6 @@
 //! What a part of the plan computes, before it becomes nodes: expressions over the output of nodes that exist.
 
+use super::identity::{self, Lineage};
 use super::{Naming, Planner, expressions};
 use crate::calc::Calc;
 use crate::position::from_datafusion;
@@ -24,6 +25,9 @@ pub struct Relation {
     pub produced: SchemaRef,
     /// The same as what `columns` and `condition` refer to.
     pub input: Arc<DFSchema>,
+    /// Of each input column, what it is called wherever state depends on it.
+    pub names: Vec<String>,
+    pub lineage: Lineage,
     /// Input columns that are time attributes: watermarks speak of them.
     pub time_attributes: BTreeSet<usize>,
     /// The table whose source is the only producer.
@@ -45,7 +49,13 @@ pub struct Nodes {
 
 impl Relation {
     /// All columns of nodes, as they come.
-    pub fn of_nodes(nodes: Nodes, time_attributes: BTreeSet<usize>, updating: bool) -> datafusion_common::Result<Self> {
+    pub fn of_nodes(
+        nodes: Nodes,
+        names: Vec<String>,
+        lineage: Lineage,
+        time_attributes: BTreeSet<usize>,
+        updating: bool,
+    ) -> datafusion_common::Result<Self> {
         let columns = (0..nodes.schema.fields().len()).map(input_column).collect();
         let fields = nodes.schema.fields().iter().map(Arc::clone).collect();
         Ok(Relation {
@@ -53,6 +63,8 @@ impl Relation {
             parallelism: nodes.parallelism,
             input: Arc::new(input_schema(&nodes.schema)?),
             produced: nodes.schema,
+            names,
+            lineage,
             time_attributes,
             source: None,
             condition: None,
@@ -73,10 +85,16 @@ impl Relation {
     }
 
     pub fn filter(&mut self, condition: Expr) {
+        self.lineage.filter(&self.text(&condition), self.updating);
         self.condition = Some(match self.condition.take() {
             None => condition,
             Some(earlier) => datafusion_expr::binary_expr(earlier, Operator::And, condition),
         });
+    }
+
+    /// What an expression over the input is called wherever state depends on it.
+    pub fn text(&self, expr: &Expr) -> String {
+        identity::text(expr, &self.names)
     }
 
     /// Whether the column at `index` is a time attribute as it is.
@@ -112,7 +130,7 @@ impl Planner<'_> {
         let factory: Factory =
             Arc::new(move |_context| Ok(Instance::Operator(Box::new(Calc::new(Arc::clone(&program))))));
         let uid = naming.uid("calc");
-        let node = self.add_node(uid, "Calc".into(), relation.parallelism, false, description, factory);
+        let node = self.add_node(uid, "Calc".into(), relation.parallelism, vec![], description, factory);
         for producer in &relation.producers {
             self.graph.connect(*producer, node, 0, Exchange::Forward);
         }

@@ -1,5 +1,6 @@
 //! Sources: one node a table however often it is read, and the node that makes its watermarks.
 
+use super::identity::Lineage;
 use super::relation::Relation;
 use super::{Naming, Planner};
 use crate::catalog::{ColumnSource, Table};
@@ -73,6 +74,8 @@ impl Planner<'_> {
             producers: vec![source.output],
             parallelism: source.parallelism,
             produced: Arc::clone(&source.schema),
+            names: source.schema.fields().iter().map(|field| field.name().clone()).collect(),
+            lineage: Lineage::of_table(&name),
             input: Arc::new(input),
             time_attributes: source.time_attribute.into_iter().collect(),
             source: Some(name),
@@ -101,7 +104,7 @@ impl Planner<'_> {
             format!("source:{name}"),
             format!("Source: {name}"),
             parallelism,
-            true,
+            spec.state,
             description,
             spec.factory,
         );
@@ -156,7 +159,7 @@ impl Planner<'_> {
             format!("watermark:{name}"),
             "WatermarkAssigner".into(),
             source.parallelism,
-            false,
+            vec![],
             description,
             factory,
         );

@@ -1,4 +1,7 @@
 //! `INSERT INTO`: the query's columns go into the sink's, with the casts Flink makes by itself.
+//!
+//! A table has one sink, however many statements write into it: what the sink has not made visible yet does not depend on
+//! which statement it came from.
 
 use super::relation::Relation;
 use super::{Naming, Planner};
@@ -12,8 +15,19 @@ use datafusion_expr::{Expr, ExprSchemable};
 use sqlparser::ast::{Ident, Query};
 use std::sync::Arc;
 use streamjob_dataflow::PlanError;
-use streamjob_dataflow::connector::{SinkGuarantee, TableDefinition};
+use streamjob_dataflow::connector::{SinkGuarantee, SinkSpec, TableDefinition};
 use streamjob_dataflow::graph::{Exchange, Guarantee};
+
+/// A table that the job writes into.
+pub(super) struct SinkUse {
+    definition: TableDefinition,
+    spec: SinkSpec,
+    statements: usize,
+    /// Nodes whose rows it takes.
+    producers: Vec<usize>,
+    /// Some of the rows are updates.
+    updating: bool,
+}
 
 impl Planner<'_> {
     pub(super) fn insert(
@@ -40,38 +54,59 @@ impl Planner<'_> {
         let targets = target_columns(&definition, columns, at)?;
         let plan = self.logical_plan(query, position)?;
         let plan = self.optimize(plan, position)?;
-        let count = self.inserts.entry(definition.name.clone()).or_insert(0);
-        *count += 1;
-        let prefix = if *count == 1 { definition.name.clone() } else { format!("{}#{count}", definition.name) };
         let connector = Arc::clone(self.connectors.for_table(&definition)?);
-        let spec = connector.sink(&definition)?;
-        let mut naming = Naming::new(prefix, position, connector.needs_update_before(&definition));
+        let index = match self.sinks.iter().position(|sink| sink.definition.name == definition.name) {
+            Some(index) => index,
+            None => {
+                let (spec, definition) = (connector.sink(&definition)?, definition.clone());
+                self.sinks.push(SinkUse { definition, spec, statements: 0, producers: vec![], updating: false });
+                self.sinks.len() - 1
+            }
+        };
+        self.sinks[index].statements += 1;
+        let update_before = connector.needs_update_before(&definition);
+        let mut naming = Naming::new(&definition.name, self.sinks[index].statements, position, update_before);
         let relation = self.translate(&plan, &mut naming)?;
         let outputs = sink_columns(&relation, &definition, &targets, at)?;
-        if relation.updating && !spec.accepts_updates {
+        if relation.updating && !self.sinks[index].spec.accepts_updates {
             return Err(at.error(format!(
                 "table '{}' accepts only inserted rows, but the query updates rows it has already given out (GROUP BY or \
                  DISTINCT without a window); group by a TUMBLE window, or write into a connector that accepts updates",
                 definition.name
             )));
         }
-        self.weaken(match spec.guarantee {
+        self.weaken(match self.sinks[index].spec.guarantee {
             SinkGuarantee::ExactlyOnce | SinkGuarantee::Idempotent => Guarantee::ExactlyOnce,
             SinkGuarantee::AtLeastOnce => Guarantee::AtLeastOnce,
         });
         let nodes = self.calc(&relation, outputs, &mut naming)?;
-        let sink = self.add_node(
-            format!("{}/sink", naming.prefix),
-            format!("Sink: {}", definition.name),
-            nodes.parallelism,
-            true,
-            format!("{:?} {:?}", definition.schema, definition.options),
-            spec.factory,
-        );
-        for producer in nodes.producers {
-            self.graph.connect(producer, sink, 0, Exchange::Forward);
-        }
+        let sink = &mut self.sinks[index];
+        sink.producers.extend(nodes.producers);
+        sink.updating |= relation.updating;
         Ok(())
+    }
+
+    /// Sinks are made when all that they take is known.
+    pub(super) fn finish_sinks(&mut self) {
+        for sink in std::mem::take(&mut self.sinks) {
+            let subtasks: Vec<u32> =
+                sink.producers.iter().map(|&producer| self.graph.nodes[producer].parallelism).collect();
+            let (least, most) = subtasks.iter().fold((u32::MAX, 1), |(least, most), &n| (least.min(n), most.max(n)));
+            // Rows that change hands on their way lose their order, and updates have one.
+            let parallelism = if sink.updating && least != most { 1 } else { most };
+            let name = &sink.definition.name;
+            let node = self.add_node(
+                format!("sink:{name}"),
+                format!("Sink: {name}"),
+                parallelism,
+                sink.spec.state,
+                format!("{:?} {:?}", sink.definition.schema, sink.definition.options),
+                sink.spec.factory,
+            );
+            for producer in sink.producers {
+                self.graph.connect(producer, node, 0, Exchange::Forward);
+            }
+        }
     }
 }
 

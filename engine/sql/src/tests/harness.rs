@@ -15,7 +15,8 @@ use streamjob_dataflow::operator::OperatorMetrics;
 use streamjob_dataflow::{
     Batch, Collector, Instance, Operator, OperatorContext, OperatorRestore, PlanError, Source, SourceEvent, TaskError,
 };
-use streamjob_protocol::manifest::KeyGroupRange;
+use streamjob_protocol::manifest::{KeyGroupRange, Redistribution};
+use streamjob_protocol::plan::StateTable;
 use streamjob_state::StateCut;
 
 type Rows = Arc<Mutex<BTreeMap<String, Vec<Batch>>>>;
@@ -96,6 +97,7 @@ impl Connector for MemoryConnector {
             "needs-update-before",
             "replayable",
             "splits",
+            "keeps-state",
         ]
         .into_iter()
         .map(option)
@@ -114,6 +116,7 @@ impl Connector for MemoryConnector {
             }),
             replayable: request.table.options.get("replayable").map(String::as_str) != Some("false"),
             bounded: true,
+            state: state(&request.table),
             max_parallelism: request.table.options.get("splits").and_then(|splits| splits.parse().ok()),
         })
     }
@@ -127,12 +130,21 @@ impl Connector for MemoryConnector {
                 Ok(Instance::Operator(Box::new(sink)))
             }),
             guarantee: SinkGuarantee::ExactlyOnce,
+            state: state(table),
             accepts_updates: table.options.get("accepts-updates").map(String::as_str) != Some("false"),
         })
     }
 
     fn needs_update_before(&self, table: &TableDefinition) -> bool {
         table.options.get("needs-update-before").map(String::as_str) != Some("false")
+    }
+}
+
+/// What a connector with the option `keeps-state` declares; it writes nothing.
+fn state(table: &TableDefinition) -> Vec<StateTable> {
+    match table.options.get("keeps-state").map(String::as_str) {
+        Some("true") => vec![StateTable::list("position", Redistribution::Union)],
+        _ => vec![],
     }
 }
 

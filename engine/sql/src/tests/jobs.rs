@@ -157,7 +157,7 @@ fn computed_columns_and_views_are_part_of_the_same_calc() {
     assert_eq!(memory.run(sql, "out"), ["+I 4|-", "+I 8|"]);
     assert_eq!(memory.required_of("t"), ["a", "s"]);
     let uids: Vec<String> = memory.plan(sql).unwrap().nodes.into_iter().map(|node| node.uid).collect();
-    assert_eq!(uids, ["source:t", "out/calc-1", "out/sink"]);
+    assert_eq!(uids, ["source:t", "out/calc-1", "sink:out"]);
 }
 
 #[test]
@@ -182,11 +182,10 @@ fn a_statement_set_reads_a_table_once() {
             "source:t",
             "watermark:t",
             "big/calc-1",
-            "big/sink",
             "small/calc-1",
-            "small/sink",
             "small#2/calc-1",
-            "small#2/sink"
+            "sink:big",
+            "sink:small"
         ]
     );
     assert_eq!(memory.required_of("t"), ["a", "b", "s", "ts"]);

@@ -5,3 +5,4 @@ mod errors;
 mod harness;
 mod jobs;
 mod nexmark;
+mod upgrades;

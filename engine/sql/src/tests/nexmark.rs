@@ -391,7 +391,7 @@ fn the_graph_is_one_chain_with_stable_uids() {
     let memory = Memory::default();
     let graph = crate::plan(&format!("{TABLES}{Q0}"), 2, &memory.connectors()).unwrap();
     let uids: Vec<&str> = graph.nodes.iter().map(|node| node.uid.as_str()).collect();
-    assert_eq!(uids, ["source:datagen", "watermark:datagen", "nexmark_q0/calc-1", "nexmark_q0/sink"]);
+    assert_eq!(uids, ["source:datagen", "watermark:datagen", "nexmark_q0/calc-1", "sink:nexmark_q0"]);
     let execution = graph.into_execution(128).unwrap();
     assert_eq!(execution.vertices.len(), 1);
     assert_eq!(execution.plan.vertices[0].parallelism, 2);
@@ -420,10 +420,10 @@ fn q17_keeps_statistics_of_every_auction_and_day() {
             "watermark:datagen",
             "nexmark_q17/calc-1",
             "nexmark_q17/local-aggregate-1",
-            "nexmark_q17/group-aggregate-1",
+            "nexmark_q17/datagen/group-by-bid_auction,date_format_dateTime_yyy_f24b5045",
             // Gives the columns the sink's names.
             "nexmark_q17/calc-2",
-            "nexmark_q17/sink"
+            "sink:nexmark_q17"
         ]
     );
     let exchanges: Vec<Exchange> = graph.edges.iter().map(|edge| edge.exchange.clone()).collect();
@@ -447,7 +447,7 @@ fn q7_finds_the_highest_price_of_every_window() {
         ]
     );
     let graph = crate::plan(&format!("{TABLES}{Q7_WINDOWS}"), 2, &memory.connectors()).unwrap();
-    let aggregate = graph.nodes.iter().find(|node| node.uid == "highest/window-aggregate-1").unwrap();
+    let aggregate = graph.nodes.iter().find(|node| node.uid == "highest/datagen/tumble-10000ms-all").unwrap();
     assert_eq!(aggregate.parallelism, 1, "there is one group of all rows");
     assert!(graph.nodes.iter().any(|node| node.uid == "highest/local-aggregate-1" && node.parallelism == 2));
 }

@@ -22,7 +22,8 @@ fn rows(rows: &[Row]) -> RecordBatch {
 fn call(function: AggregateFunction, argument: Option<usize>, filter: Option<usize>) -> AggregateCall {
     let types = [DataType::Int64, DataType::Int64, DataType::Boolean, DataType::Utf8];
     let argument = argument.map(|position| (position, types[position].clone()));
-    AggregateCall { function, argument, filter, name: format!("{function:?}") }
+    let name = format!("{function:?}{}", if filter.is_some() { "-filtered" } else { "" });
+    AggregateCall { function, argument, filter, name }
 }
 
 fn spec(keys: &[usize], calls: Vec<AggregateCall>, retractable: bool) -> GroupAggregateSpec {
@@ -139,6 +140,21 @@ fn deltas_hold_changed_keys_only_and_full_cuts_everything() {
     files.add(operator.snapshot(4, Cut::Whole).unwrap());
     assert_eq!(files.newest_rows("groups"), 1000);
     assert_eq!(files.newest_rows("groups-CountDistinct"), 1001);
+}
+
+#[test]
+fn changes_that_add_up_to_more_than_the_table_end_in_a_whole_cut() {
+    let mut operator =
+        open(&spec(&[0], vec![call(AggregateFunction::CountStar, None, None)], false), OperatorRestore::default());
+    let keys = |from: i64, to: i64| simple(&(from..to).map(|key| (key, 0)).collect::<Vec<_>>());
+    feed(&mut operator, keys(0, 100));
+    let mut whole = Vec::new();
+    for _ in 0..12 {
+        whole.push(operator.snapshot(1, Cut::Changes).unwrap().keyed[0].full);
+        feed(&mut operator, keys(0, 40));
+    }
+    let changes = [false; 5];
+    assert_eq!(whole, [&[true], &changes[..], &[true], &changes[..]].concat());
 }
 
 /// A savepoint between two checkpoints: the second one still has what changed since the first, removed keys too.
