@@ -124,6 +124,9 @@ pub struct SavepointRecord {
     pub then: AfterSavepoint,
     pub at: Millis,
     pub outcome: SavepointOutcome,
+    /// Directories of earlier attempts, of which something may be left.
+    #[serde(default)]
+    pub former: Vec<String>,
 }
 
 /// Where a snapshot lies that is not in the job's own storage.
@@ -160,6 +163,9 @@ pub struct JournalState {
     /// The job stops with this savepoint: it is never run beyond it.
     #[serde(default)]
     pub stopped: Option<CheckpointId>,
+    /// The job is to be cancelled, because the savepoint that was to be taken before is complete.
+    #[serde(default)]
+    pub cancelled: bool,
     #[serde(default)]
     pub parallelism: Option<u32>,
     #[serde(default)]
@@ -197,6 +203,7 @@ impl JournalState {
                 if *revision > self.revision {
                     self.ended = None;
                     self.stopped = None;
+                    self.cancelled = false;
                     self.parallelism = None;
                     self.configured = None;
                     for savepoint in &mut self.savepoints {
@@ -214,21 +221,30 @@ impl JournalState {
             JournalEntry::Discarded { checkpoint } => {
                 self.checkpoints.retain(|(known, _)| known != checkpoint);
                 self.locations.remove(checkpoint);
+                // Only a savepoint that turned out to be damaged goes while the job is stopping: it runs on without it.
+                self.stopped = self.stopped.filter(|stopped| stopped != checkpoint);
             }
             JournalEntry::SavepointStarted { trigger, location, then, at } => {
-                self.savepoints.retain(|known| known.trigger != *trigger);
+                let mut former = Vec::new();
+                if let Some(position) = self.savepoints.iter().position(|known| known.trigger == *trigger) {
+                    let earlier = self.savepoints.remove(position);
+                    former = earlier.former;
+                    former.push(earlier.location);
+                }
                 self.savepoints.push(SavepointRecord {
                     trigger: trigger.clone(),
                     location: location.clone(),
                     then: *then,
                     at: *at,
                     outcome: SavepointOutcome::Started,
+                    former,
                 });
             }
             JournalEntry::SavepointCompleted { trigger, checkpoint, manifest_checksum, .. } => {
                 self.highest_checkpoint = self.highest_checkpoint.max(*checkpoint);
                 let Some(record) = self.savepoints.iter_mut().find(|known| known.trigger == *trigger) else { return };
                 record.outcome = SavepointOutcome::Completed { checkpoint: *checkpoint };
+                self.cancelled |= record.then == AfterSavepoint::Cancel;
                 if record.then.stops() {
                     let location = Location { path: record.location.clone(), owned: false };
                     self.add(*checkpoint, *manifest_checksum, Some(location));

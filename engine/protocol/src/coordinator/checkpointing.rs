@@ -241,15 +241,20 @@ impl Coordinator {
         if self.is_stopped() || self.is_switching() {
             return;
         }
+        // Tasks about to end would not see the barrier of a savepoint.
+        let closing = self.checkpoints.closing.values().any(|until| *until > self.now);
         self.advance_cut();
-        self.advance_savepoints();
+        if !closing {
+            self.advance_savepoints();
+        }
         self.keep_time();
         if self.is_stop_under_way() || self.is_rescaling() || self.checkpoints.ids_are_used_up() {
             return;
         }
         let max_concurrent = self.config.checkpoint.max_concurrent.max(1) as usize;
-        let closing = self.checkpoints.closing.values().any(|until| *until > self.now);
-        if closing || self.cleanup.len() > max_concurrent || self.checkpoints.pending.len() >= max_concurrent {
+        let in_progress = self.checkpoints.pending.values();
+        let in_progress = in_progress.filter(|pending| !matches!(pending.cause, Cause::Savepoint(_))).count();
+        if closing || self.cleanup.checkpoints() > max_concurrent || in_progress >= max_concurrent {
             return;
         }
         let drained = self.tasks.values().all(|run| matches!(run.state, TaskState::Drained | TaskState::Finished));
@@ -380,6 +385,7 @@ impl Coordinator {
                 // The task may build on what it wrote, so it goes only when a later checkpoint does without it.
                 self.ledger.hold(checkpoint, files);
             }
+            self.on_late_savepoint_ack(checkpoint);
             return;
         };
         if pending.stage != Stage::Collecting
@@ -603,7 +609,13 @@ impl Coordinator {
     }
 
     /// `counted` failures in a row beyond the tolerance fail the job, or the region of `culprit` if a task is to blame.
-    fn fail_checkpoint(&mut self, checkpoint: CheckpointId, reason: String, counted: bool, culprit: Option<TaskId>) {
+    pub(super) fn fail_checkpoint(
+        &mut self,
+        checkpoint: CheckpointId,
+        reason: String,
+        counted: bool,
+        culprit: Option<TaskId>,
+    ) {
         let abortable = |pending: &Pending| pending.stage != Stage::Journaling;
         if !self.checkpoints.pending.get(&checkpoint).is_some_and(abortable) {
             return;

@@ -44,6 +44,11 @@ pub(super) struct Cleanup {
 }
 
 impl Cleanup {
+    /// Checkpoints that are being deleted.
+    pub fn checkpoints(&self) -> usize {
+        self.deletions.len()
+    }
+
     pub fn len(&self) -> usize {
         self.deletions.len() + self.directories.len()
     }

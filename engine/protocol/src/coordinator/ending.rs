@@ -27,13 +27,22 @@ impl Coordinator {
             }
             Life::Working => {
                 let anything_runs = self.tasks.values().any(|run| run.state.is_alive());
+                let draining = self.savepoints.is_draining();
+                if self.is_stopped() || self.is_switching() || draining || !self.give_up_stop() {
+                    // All that counts is stored already; or sources were told to end, and a checkpoint would say that
+                    // they have read everything.
+                    let note = draining.then(|| "no last checkpoint: sources were being drained".to_owned());
+                    self.begin_stopping(StopReason::Suspend { note });
+                    return;
+                }
                 let all_run = self
                     .tasks
                     .values()
                     .all(|run| matches!(run.state, TaskState::Running | TaskState::Drained | TaskState::Finished));
                 if anything_runs && all_run && self.all_regions_active() {
                     let deadline = self.now.saturating_add(self.config.checkpoint.timeout_ms);
-                    self.life = Life::Suspending { checkpoint: None, deadline };
+                    let checkpoint = self.give_up_cut();
+                    self.life = Life::Suspending { checkpoint, deadline };
                 } else {
                     let note = anything_runs.then(|| "no last checkpoint: not all tasks were running".to_owned());
                     self.begin_stopping(StopReason::Suspend { note });

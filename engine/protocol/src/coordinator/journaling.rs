@@ -84,6 +84,11 @@ impl JournalWriter {
         self.queue.push_back(entry);
     }
 
+    /// Such an entry is on its way to the journal.
+    pub fn is_pending(&self, such: impl Fn(&JournalEntry) -> bool) -> bool {
+        self.outstanding.iter().map(|(_, entry)| entry).chain(&self.queue).any(such)
+    }
+
     /// Nothing is on its way to the journal.
     pub fn is_idle(&self) -> bool {
         self.outstanding.is_none() && self.queue.is_empty()
@@ -181,7 +186,8 @@ impl Coordinator {
         }
         if let Some((end, reason)) = state.ended.clone()
             && self.config.revision <= state.revision
-            && (outlives(self.config.checkpoint.retention, end) || state.checkpoints.is_empty())
+            && (outlives(self.config.checkpoint.retention, end)
+                || !state.checkpoints.iter().any(|(checkpoint, _)| state.owns(*checkpoint)))
         {
             self.exit(ExitReason::Ended { state: end, reason });
             return;
@@ -288,7 +294,7 @@ impl Coordinator {
             });
         }
         self.recover_savepoints();
-        if self.cancel_requested {
+        if self.cancel_requested || self.journal.state.cancelled {
             self.request_cancel();
         }
     }

@@ -29,7 +29,9 @@ pub(super) fn merge(current: &CheckpointConfig, wanted: &CheckpointConfig) -> Ch
 impl Coordinator {
     pub(super) fn request_reconfigure(&mut self, checkpoint: &CheckpointConfig, restart: RestartStrategy) {
         let checkpoint = merge(&self.config.checkpoint, checkpoint);
-        if checkpoint != self.config.checkpoint || restart != self.config.restart {
+        // Of several wishes the last one counts, also if it is what was before the others.
+        let others = self.journal.is_pending(|entry| matches!(entry, JournalEntry::Configured { .. }));
+        if others || checkpoint != self.config.checkpoint || restart != self.config.restart {
             self.journal.enqueue(JournalEntry::Configured { checkpoint, restart });
         }
     }

@@ -98,6 +98,16 @@ impl Coordinator {
         }
     }
 
+    /// The job is suspended instead. A cut under way is a last checkpoint as well: returns it.
+    pub(super) fn give_up_cut(&mut self) -> Option<CheckpointId> {
+        let cut = match self.rescaling.as_ref().map(|rescaling| &rescaling.step) {
+            Some(Step::Cutting { checkpoint, .. }) => *checkpoint,
+            _ => None,
+        };
+        self.give_up_rescaling("the job is being suspended");
+        cut
+    }
+
     pub(super) fn on_planned(&mut self, parallelism: u32, result: Result<Box<JobPlan>, String>) {
         if self.life == Life::Planning {
             match result {
@@ -117,6 +127,13 @@ impl Coordinator {
             return;
         }
         match result {
+            Ok(plan) if super::machine::slots_of(&plan) > self.cluster.capacity() => {
+                let (needed, slots) = (super::machine::slots_of(&plan), self.cluster.capacity());
+                let reason = format!(
+                    "parallelism {parallelism} needs {needed} slots, the workers have {slots}: start more workers"
+                );
+                self.give_up_rescaling(&reason);
+            }
             Ok(plan) => rescaling.step = Step::Cutting { plan, checkpoint: None },
             Err(reason) => self.give_up_rescaling(&reason),
         }

@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 const MAX_UNDER_WAY: usize = 1_000;
 /// Requests that were refused outright, as they are shown.
 const REFUSED_HISTORY: usize = 50;
+/// Failed savepoints whose tasks may still acknowledge.
+const FAILED_HISTORY: usize = 50;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -39,14 +41,26 @@ struct Run {
     step: Step,
 }
 
+/// A request that came before the journal was read.
+#[derive(Debug, Clone)]
+struct Early {
+    trigger: String,
+    directory: String,
+    then: AfterSavepoint,
+}
+
 #[derive(Debug, Clone, Default)]
 pub(super) struct Savepoints {
     /// In the order in which they were asked for.
     runs: Vec<Run>,
     /// Requests that were refused before the journal heard of them.
     refused: Vec<SavepointView>,
+    /// Only the journal tells whether they are known already.
+    early: Vec<Early>,
     /// Sources that were told to end.
     drained: BTreeMap<TaskId, DeploymentId>,
+    /// Directories of savepoints that failed: tasks may write on for a moment.
+    failed: BTreeMap<CheckpointId, String>,
 }
 
 impl Savepoints {
@@ -66,6 +80,11 @@ impl Savepoints {
         self.runs.iter().any(|run| matches!(run.step, Step::Waiting { .. }))
     }
 
+    /// Sources were told to end, and what follows from that is not decided.
+    pub fn is_draining(&self) -> bool {
+        !self.drained.is_empty()
+    }
+
     fn stop(&self) -> Option<&Run> {
         self.runs.iter().find(|run| run.then.stops() && run.step != Step::Ended)
     }
@@ -78,7 +97,15 @@ impl Coordinator {
         if journaled
             || known(&self.savepoints.runs)
             || self.savepoints.refused.iter().any(|view| view.trigger == trigger)
+            || self.savepoints.early.iter().any(|early| early.trigger == trigger)
         {
+            return;
+        }
+        if matches!(self.life, Life::New | Life::Claiming | Life::Planning)
+            && self.savepoints.early.len() < MAX_UNDER_WAY
+        {
+            self.savepoints.early.push(Early { trigger, directory: directory.to_owned(), then });
+            self.show_savepoints();
             return;
         }
         let refusal = match self.life {
@@ -127,11 +154,13 @@ impl Coordinator {
     }
 
     /// Savepoints that a predecessor began: what it wrote goes, and they are taken anew; those of an older revision are
-    /// over.
+    /// over. What is left of failed ones goes too: the predecessor may not have come to it.
     pub(super) fn recover_savepoints(&mut self) {
         for record in self.journal.state.savepoints.clone() {
+            record.former.iter().for_each(|directory| self.discard_directory(directory));
             match record.outcome {
-                SavepointOutcome::Completed { .. } | SavepointOutcome::Failed { .. } => {}
+                SavepointOutcome::Completed { .. } => {}
+                SavepointOutcome::Failed { .. } => self.discard_directory(&record.location),
                 SavepointOutcome::Abandoned => {
                     self.discard_directory(&record.location);
                     let reason = "the job was taken over by a later revision".to_owned();
@@ -147,6 +176,9 @@ impl Coordinator {
                     self.begin_savepoint(record.trigger, &directory, record.then);
                 }
             }
+        }
+        for early in std::mem::take(&mut self.savepoints.early) {
+            self.request_savepoint(early.trigger, &early.directory, early.then);
         }
         self.show_savepoints();
     }
@@ -190,17 +222,29 @@ impl Coordinator {
 
     /// Sources have been told to end: that takes as long as there is something left to process.
     fn is_draining(&self, run: &Run) -> bool {
-        run.then == (AfterSavepoint::Stop { drain: true }) && !self.savepoints.drained.is_empty()
+        run.then == (AfterSavepoint::Stop { drain: true }) && self.savepoints.is_draining()
     }
 
     /// Begins those that wait. All tasks run.
     pub(super) fn advance_savepoints(&mut self) {
+        if self.is_rescaling() {
+            // None of them would survive the cut, behind which all tasks end.
+            return;
+        }
         for position in 0..self.savepoints.runs.len() {
+            if self.checkpoints.ids_are_used_up() {
+                break;
+            }
             let run = &self.savepoints.runs[position];
-            if !matches!(run.step, Step::Waiting { .. }) || (self.is_rescaling() && run.then != AfterSavepoint::GoOn) {
+            if !matches!(run.step, Step::Waiting { .. }) {
                 continue;
             }
-            if run.then == (AfterSavepoint::Stop { drain: true }) && !self.drained() {
+            let drains = run.then == (AfterSavepoint::Stop { drain: true });
+            if self.savepoints.is_draining() && !drains {
+                // Sources that have been told to end no longer say what there is left to read.
+                continue;
+            }
+            if drains && !self.drained() {
                 self.drain_sources();
                 continue;
             }
@@ -209,9 +253,6 @@ impl Coordinator {
             let checkpoint = self.trigger(kind, last, Cause::Savepoint(trigger));
             self.savepoints.runs[position].step = Step::Taking(checkpoint);
             self.show_savepoints();
-            if self.checkpoints.ids_are_used_up() {
-                break;
-            }
         }
     }
 
@@ -253,7 +294,10 @@ impl Coordinator {
             AfterSavepoint::GoOn => {}
             AfterSavepoint::Cancel => self.request_cancel(),
             AfterSavepoint::Stop { .. } => {
-                self.set_job_state(JobState::Running, Some("stopping with a savepoint".into()));
+                self.savepoints.drained.clear();
+                if self.life == Life::Working {
+                    self.set_job_state(JobState::Running, Some("stopping with a savepoint".into()));
+                }
                 self.abort_checkpoints("the job stops with a savepoint");
                 let tasks = self.addresses(pending.expected.into_iter());
                 self.push(Action::NotifyComplete { checkpoint, tasks });
@@ -268,18 +312,52 @@ impl Coordinator {
         else {
             return;
         };
+        let taken = match run.step {
+            Step::Taking(checkpoint) => Some(checkpoint),
+            _ => None,
+        };
         run.step = Step::Ended;
         let (location, then) = (run.location.clone(), run.then);
+        if let Some(checkpoint) = taken {
+            self.savepoints.failed.insert(checkpoint, location.clone());
+            if self.savepoints.failed.len() > FAILED_HISTORY {
+                self.savepoints.failed.pop_first();
+            }
+        }
         self.discard_directory(&location);
         self.report(Report::SavepointFailed { trigger: trigger.to_owned(), reason: reason.clone() });
         let entry = JournalEntry::SavepointFailed { trigger: trigger.to_owned(), reason, at: self.unix_now };
         self.journal.enqueue(entry);
-        let drained = !std::mem::take(&mut self.savepoints.drained).is_empty();
-        if drained && then == (AfterSavepoint::Stop { drain: true }) && self.life == Life::Working {
+        if then == (AfterSavepoint::Stop { drain: true })
+            && !std::mem::take(&mut self.savepoints.drained).is_empty()
+            && self.life == Life::Working
+        {
             // Sources that have ended do not begin again by themselves.
             self.restart_all("the savepoint with which the job was to be drained failed");
         }
         self.show_savepoints();
+    }
+
+    /// A task acknowledged a savepoint that had failed: what it wrote may have come after the rest was deleted.
+    pub(super) fn on_late_savepoint_ack(&mut self, checkpoint: CheckpointId) {
+        if let Some(directory) = self.savepoints.failed.get(&checkpoint).cloned() {
+            self.discard_directory(&directory);
+        }
+    }
+
+    /// The job is suspended instead of stopped. False if the savepoint's entry is on its way: then it decides.
+    pub(super) fn give_up_stop(&mut self) -> bool {
+        let Some(run) = self.savepoints.stop() else { return true };
+        let (trigger, step) = (run.trigger.clone(), run.step);
+        let Step::Taking(checkpoint) = step else {
+            self.savepoint_failed(&trigger, "the job is being suspended".into());
+            return true;
+        };
+        if self.checkpoints.pending.get(&checkpoint).is_some_and(|pending| pending.stage == Stage::Journaling) {
+            return false;
+        }
+        self.fail_checkpoint(checkpoint, "the job is being suspended".into(), false, None);
+        true
     }
 
     pub(super) fn on_savepoint_failure_journaled(&mut self, trigger: &str) {
@@ -317,6 +395,10 @@ impl Coordinator {
             };
             let (trigger, then, at) = (record.trigger.clone(), record.then, record.at);
             shown.push(SavepointView { trigger, checkpoint, then, at, outcome });
+        }
+        for early in &self.savepoints.early {
+            let (trigger, outcome) = (early.trigger.clone(), Outcome::InProgress);
+            shown.push(SavepointView { trigger, checkpoint: None, then: early.then, at: self.unix_now, outcome });
         }
         for run in &self.savepoints.runs {
             let checkpoint = match run.step {

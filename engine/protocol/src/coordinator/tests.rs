@@ -5,4 +5,6 @@ mod claims;
 mod disorder;
 mod ends;
 mod failures;
+mod rescaling;
+mod savepoints;
 mod world;

@@ -37,6 +37,11 @@ pub fn pipeline() -> JobPlan {
     plan(&[2, 2], &[(0, 1, ExchangePattern::AllToAll)])
 }
 
+/// The same at another parallelism.
+pub fn pipeline_at(parallelism: u32) -> JobPlan {
+    plan(&[parallelism, parallelism], &[(0, 1, ExchangePattern::AllToAll)])
+}
+
 /// Two pipelines that have nothing to do with each other.
 pub fn two_regions() -> JobPlan {
     plan(&[1, 1, 1, 1], &[(0, 1, ExchangePattern::Pointwise), (2, 3, ExchangePattern::Pointwise)])
@@ -84,6 +89,12 @@ pub enum Hold {
     DeleteCheckpoint,
     /// Tasks neither start nor stop by themselves.
     Tasks,
+    /// Tasks do not end behind a last barrier or a savepoint that the job stopped with.
+    Ends,
+    /// Sources do not end when they are told to.
+    Drains,
+    DeleteSavepoint,
+    Plan,
 }
 
 /// Not claimed.
@@ -103,6 +114,8 @@ pub struct World {
     pub exit: Option<ExitReason>,
     /// Current deployment of each task, with what it was given.
     pub deployed: BTreeMap<TaskId, (DeploymentId, WorkerId, TaskRestore)>,
+    /// Checkpoints and savepoints behind whose barrier nothing follows.
+    last: BTreeSet<CheckpointId>,
 }
 
 impl World {
@@ -117,6 +130,7 @@ impl World {
             log: Vec::new(),
             exit: None,
             deployed: BTreeMap::new(),
+            last: BTreeSet::new(),
         }
     }
 
@@ -141,7 +155,7 @@ impl World {
 
     /// The coordinator dies; another one starts on the same journal and store.
     pub fn replace(&mut self, config: CoordinatorConfig) {
-        self.machine = Coordinator::new(config, 43);
+        self.machine = Coordinator::new(config, 43 + self.journal.len() as u64);
         self.open.clear();
         self.deployed.clear();
         self.exit = None;
@@ -171,6 +185,10 @@ impl World {
             Action::WriteManifest { .. } => Hold::WriteManifest,
             Action::DeleteCheckpoint { .. } => Hold::DeleteCheckpoint,
             Action::Deploy { .. } | Action::CancelTasks { .. } => Hold::Tasks,
+            Action::NotifyComplete { .. } => Hold::Ends,
+            Action::DrainSources { .. } => Hold::Drains,
+            Action::DeleteSavepoint { .. } => Hold::DeleteSavepoint,
+            Action::Plan { .. } => Hold::Plan,
             _ => return None,
         })
     }
@@ -205,10 +223,38 @@ impl World {
             Action::Deploy { deployment, tasks, .. } => {
                 let mut events = Vec::new();
                 for deployed in tasks {
+                    let ends = deployed.restore.stopped && !self.held.contains(&Hold::Ends);
                     self.deployed.insert(deployed.task, (deployment, deployed.worker, deployed.restore));
                     events.push(Event::TaskStatus { task: deployed.task, deployment, status: TaskStatus::Running });
+                    if ends {
+                        events.push(Event::TaskStatus {
+                            task: deployed.task,
+                            deployment,
+                            status: TaskStatus::Finished,
+                        });
+                    }
                 }
                 events
+            }
+            Action::TriggerCheckpoint { barrier, .. } => {
+                self.last.extend(barrier.last.then_some(barrier.checkpoint));
+                vec![]
+            }
+            Action::NotifyComplete { checkpoint, tasks } if self.last.contains(&checkpoint) => {
+                let finished = |(_, task, deployment)| (task, deployment, TaskStatus::Finished);
+                tasks.into_iter().map(finished).map(status_event).collect()
+            }
+            Action::DrainSources { tasks } => {
+                let drained = |(_, task, deployment)| (task, deployment, TaskStatus::Drained);
+                tasks.into_iter().map(drained).map(status_event).collect()
+            }
+            Action::DeleteSavepoint { location } => vec![Event::SavepointDeleted { location, result: Ok(()) }],
+            Action::Plan { parallelism } => {
+                let result = match parallelism {
+                    99 => Err("nobody can".to_owned()),
+                    _ => Ok(Box::new(pipeline_at(parallelism))),
+                };
+                vec![Event::Planned { parallelism, result }]
             }
             Action::CancelTasks { deployment, tasks } => tasks
                 .into_iter()
@@ -280,7 +326,7 @@ impl World {
         let keyed = vec![KeyedStateHandle {
             name: "t".into(),
             schema: String::new(),
-            key_groups: crate::key_groups::key_group_range(128, 2, task.subtask),
+            key_groups: crate::key_groups::key_group_range(128, self.machine.view().parallelism.max(2), task.subtask),
             files: files.iter().map(file).collect(),
         }];
         let state = OperatorState { keyed, lists: vec![] };
@@ -329,6 +375,14 @@ impl World {
             .collect()
     }
 
+    pub fn barriers(&self) -> Vec<Barrier> {
+        let barrier = |action: &Action| match action {
+            Action::TriggerCheckpoint { barrier, .. } => Some(barrier.clone()),
+            _ => None,
+        };
+        self.log.iter().filter_map(barrier).collect()
+    }
+
     pub fn state(&self) -> JournalState {
         JournalState::fold(self.journal.values())
     }
@@ -365,4 +419,8 @@ impl World {
             })
             .collect()
     }
+}
+
+fn status_event((task, deployment, status): (TaskId, DeploymentId, TaskStatus)) -> Event {
+    Event::TaskStatus { task, deployment, status }
 }
