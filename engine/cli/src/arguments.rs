@@ -1,6 +1,6 @@
 //! The command line.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -18,8 +18,22 @@ pub enum Verb {
     Run(RunArguments),
     /// Show what a job consists of and what it guarantees, without running it.
     Plan(PlanArguments),
+    /// Compare a job with the state of a checkpoint or savepoint, without running it; exits with 1 if it does not fit.
+    Check(CheckArguments),
     /// List checkpoints and state of a job, and verify their checksums.
     Inspect(InspectArguments),
+    /// Show a running job.
+    List(ListArguments),
+    /// Take a savepoint of a running job, which goes on.
+    Savepoint(SavepointArguments),
+    /// Stop a running job with a savepoint.
+    Stop(StopArguments),
+    /// Cancel a running job.
+    Cancel(CancelArguments),
+    /// Show the checkpoints of a running job, or one of them in detail.
+    Checkpoints(CheckpointsArguments),
+    /// Change the parallelism of a running job in place.
+    Rescale(RescaleArguments),
     /// One process of a running job; started by `run`.
     #[command(hide = true)]
     Coordinator(CoordinatorArguments),
@@ -41,12 +55,27 @@ pub struct RunArguments {
     /// Take the job over from a run that still holds the data directory; that run ends.
     #[arg(long, conflicts_with = "fresh")]
     pub take_over: bool,
+    /// Where REST and metrics are served [default: a free port on 127.0.0.1]. Beyond this machine only with
+    /// STREAMJOB_TOKEN or STREAMJOB_TOKEN_FILE in the environment.
+    #[arg(long, value_name = "IP:PORT")]
+    pub rest: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
 pub struct PlanArguments {
     /// The job file.
     pub job: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// The job file.
+    pub job: PathBuf,
+    /// Directory of the checkpoint or savepoint, or its _metadata file.
+    #[arg(long, value_name = "PATH")]
+    pub from: String,
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub output: OutputFormat,
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +91,101 @@ pub struct InspectArguments {
     /// Print the rows of an operator's state tables (of the newest checkpoint, or of --checkpoint) as JSON lines.
     #[arg(long, value_name = "UID[/TABLE]", conflicts_with = "json")]
     pub state: Option<String>,
+}
+
+/// Which running job, and how to show what it says. Requests carry the token in STREAMJOB_TOKEN or STREAMJOB_TOKEN_FILE.
+#[derive(Debug, Args)]
+pub struct TargetArguments {
+    /// Data directory of the job [default: the only one below .streamjob with a running job].
+    #[arg(long, value_name = "DIR", conflicts_with = "address")]
+    pub data_dir: Option<PathBuf>,
+    /// Address of the job's coordinator instead of its data directory.
+    #[arg(long, value_name = "URL")]
+    pub address: Option<String>,
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: OutputFormat,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    #[default]
+    Text,
+    /// One document.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArguments {
+    #[command(flatten)]
+    pub target: TargetArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct SavepointArguments {
+    #[command(flatten)]
+    pub target: TargetArguments,
+    /// Where the savepoint's own directory is made: a directory or s3://bucket/prefix [default:
+    /// spec.storage.savepointDir].
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<String>,
+    /// Name of the request, 32 hexadecimal digits: repeated under the same name it is the same savepoint.
+    #[arg(long, value_name = "ID")]
+    pub trigger_id: Option<String>,
+    /// How long to wait, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct StopArguments {
+    #[command(flatten)]
+    pub target: TargetArguments,
+    /// Where the savepoint's own directory is made: a directory or s3://bucket/prefix [default:
+    /// spec.storage.savepointDir].
+    #[arg(long, value_name = "DIR")]
+    pub savepoint_dir: Option<String>,
+    /// Let all windows and timers fire first, as at the end of the input.
+    #[arg(long)]
+    pub drain: bool,
+    /// Name of the request, 32 hexadecimal digits: repeated under the same name it is the same request.
+    #[arg(long, value_name = "ID")]
+    pub trigger_id: Option<String>,
+    /// How long to wait, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct CancelArguments {
+    #[command(flatten)]
+    pub target: TargetArguments,
+    /// How long to wait, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckpointsArguments {
+    #[command(flatten)]
+    pub target: TargetArguments,
+    /// Only this checkpoint, by operator and subtask.
+    #[arg(long, value_name = "ID")]
+    pub details: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct RescaleArguments {
+    #[command(flatten)]
+    pub target: TargetArguments,
+    /// Subtasks of each operator from now on.
+    #[arg(long, value_name = "NUMBER")]
+    pub parallelism: u32,
+    /// Name of the request, 32 hexadecimal digits: repeated under the same name it is the same request.
+    #[arg(long, value_name = "ID")]
+    pub trigger_id: Option<String>,
+    /// How long to wait, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub timeout: u64,
 }
 
 /// What every process of a job has to know.

@@ -40,6 +40,10 @@ pub enum CliError {
     NoCoordinator { reason: String, log: PathBuf },
     #[error("{0}")]
     Runtime(#[from] RuntimeError),
+    #[error("{address}: {reason}")]
+    Rest { address: String, reason: String },
+    #[error("{reason}; name the job with --data-dir DIR or --address URL")]
+    NoTarget { reason: String },
     #[error("{}: {reason}", path.display())]
     Inspect { path: PathBuf, reason: String },
     #[error("this process: {0}")]

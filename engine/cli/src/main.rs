@@ -3,6 +3,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod arguments;
+mod check;
+mod client;
 mod data_dir;
 mod display;
 mod error;
@@ -19,6 +21,7 @@ mod run;
 mod state_rows;
 mod status;
 mod supervisor;
+mod verbs;
 
 use arguments::{Cli, Verb};
 use clap::Parser;
@@ -32,7 +35,14 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Plan(arguments) => plan::print(&arguments),
+        Verb::Check(arguments) => check::run(&arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
+        Verb::List(arguments) => verbs::run(verbs::list(&arguments)),
+        Verb::Savepoint(arguments) => verbs::run(verbs::savepoint(&arguments)),
+        Verb::Stop(arguments) => verbs::run(verbs::stop(&arguments)),
+        Verb::Cancel(arguments) => verbs::run(verbs::cancel(&arguments)),
+        Verb::Checkpoints(arguments) => verbs::run(verbs::checkpoints(&arguments)),
+        Verb::Rescale(arguments) => verbs::run(verbs::rescale(&arguments)),
         Verb::Coordinator(arguments) => roles::coordinator(&arguments),
         Verb::Worker(arguments) => roles::worker(&arguments),
     };

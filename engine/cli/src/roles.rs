@@ -1,12 +1,14 @@
 //! The hidden roles: one process of a running job, started by the supervisor.
 
 use crate::arguments::{CoordinatorArguments, ProcessArguments, WorkerArguments};
+use crate::check;
 use crate::error::CliError;
 use crate::job::JobFile;
 use crate::outcome;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::Arc;
 use streamjob_api::config::JobConfig;
 use streamjob_dataflow::graph::ExecutionGraph;
 use streamjob_runtime::Planner;
@@ -44,7 +46,7 @@ fn rest_options() -> Result<RestOptions, CliError> {
     Ok(RestOptions {
         token: Token::from_environment(&environment)?,
         tls: TlsFiles::from_environment(&environment)?,
-        check: None,
+        check: Some(Arc::new(check::answer)),
     })
 }
 

@@ -3,6 +3,7 @@
 //! Decides nothing about the job's state: a process that died is started again, and coordinator and journal see to the
 //! rest.
 
+use crate::client::Client;
 use crate::data_dir::DataDir;
 use crate::display::Display;
 use crate::error::CliError;
@@ -23,6 +24,8 @@ const TICK: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(400);
 /// For the last checkpoint after Ctrl-C.
 const SUSPEND_LIMIT: Duration = Duration::from_secs(30);
+/// A local process that takes longer to answer is stopped or gone.
+const ANSWER: Duration = Duration::from_secs(2);
 /// For workers to end after the coordinator has.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// A process that lived for less has died quickly.
@@ -53,6 +56,8 @@ enum Stopping {
 
 struct Supervisor {
     blueprint: Blueprint,
+    /// The coordinator's REST API.
+    client: Client,
     directory: DataDir,
     display: Display,
     slots: BTreeMap<u32, (Role, Slot)>,
@@ -79,9 +84,11 @@ pub async fn supervise(blueprint: Blueprint, directory: DataDir, display: Displa
         .map(signal)
         .collect::<Result<Vec<Signal>, _>>()
         .map_err(|error| CliError::Process(format!("cannot listen to signals: {error}")))?;
+    let client = Client::local(blueprint.rest)?.with_timeout(ANSWER)?;
     let coordinator_log = Tail::from_end(blueprint.log(Role::Coordinator));
     let mut supervisor = Supervisor {
         blueprint,
+        client,
         directory,
         display,
         slots: BTreeMap::new(),
@@ -130,9 +137,9 @@ impl Supervisor {
                     if !looking && Instant::now() >= next_look {
                         next_look = Instant::now() + LOOK;
                         looking = true;
-                        let (looks, rest) = (looks.clone(), self.blueprint.rest);
+                        let (looks, client) = (looks.clone(), self.client.clone());
                         tokio::spawn(async move {
-                            let _ = looks.send(status::fetch(rest).await).await;
+                            let _ = looks.send(status::fetch(&client).await).await;
                         });
                     }
                     self.on_tick().await?
@@ -162,7 +169,7 @@ impl Supervisor {
         let run = serde_json::json!({
             "pid": std::process::id(),
             "job_id": self.blueprint.job_id,
-            "rest": format!("http://{}", self.blueprint.rest),
+            "rest": self.client.base(),
             "coordinator": self.slots.get(&key(Role::Coordinator)).and_then(|(_, slot)| pid(slot)),
             "workers": pids_of_workers,
         });
@@ -249,7 +256,7 @@ impl Supervisor {
             }
             if !*asked {
                 // A coordinator that is just starting is asked again.
-                *asked = status::suspend(self.blueprint.rest).await.is_ok();
+                *asked = status::suspend(&self.client).await.is_ok();
             }
         }
         Ok(Next::Continue)

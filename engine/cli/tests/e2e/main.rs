@@ -4,6 +4,7 @@
 //! `e2e/expected` compute on their own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod api;
 mod chaos;
 mod checkpoints;
 mod examples;
@@ -11,9 +12,11 @@ mod expected;
 mod failures;
 mod faults;
 mod fencing;
+mod flink_cli;
 mod harness;
 mod input;
 mod minio;
 mod nexmark;
 mod observing;
+mod rest;
 mod storage;

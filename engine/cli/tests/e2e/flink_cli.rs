@@ -1,0 +1,200 @@
+//! Apache Flink's own command line and client classes against our coordinator.
+
+use crate::api::Running;
+use crate::harness::{Job, Launch, Place, tree};
+use crate::nexmark::await_checkpoint;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+const TOKEN: &str = "a-token-for-flink";
+
+fn endless(place: &Place) -> Job {
+    Job::file("e2e/jobs/accounts.yaml")
+        .env("EVENTS", 0)
+        .parallelism(2)
+        .checkpoint("interval: 200ms, retention: RetainOnCancellation")
+        .restarting()
+        .spec("storage", &format!("{{ savepointDir: {} }}", place.path("savepoints").display()))
+}
+
+/// Directory with the jars of Apache Flink.
+fn jars() -> &'static Path {
+    static JARS: OnceLock<PathBuf> = OnceLock::new();
+    JARS.get_or_init(|| {
+        let output = Command::new(tree().join("e2e/parts/flink.sh")).output().expect("flink.sh");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+    })
+}
+
+fn java(arguments: &[String]) -> Command {
+    let mut command = Command::new("java");
+    // Short runs: compiling less is quicker.
+    command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]).arg(format!("{}/*", jars().display()));
+    command.args(arguments);
+    command
+}
+
+/// `flink <arguments> -m <address>`, with the address after the verb.
+fn flink(place: &Place, running: &Running, headers: Option<&str>, arguments: &[&str]) -> Output {
+    let conf = place.path("flink-conf");
+    std::fs::create_dir_all(&conf).expect("a directory");
+    std::fs::write(conf.join("config.yaml"), "rest.address: localhost\n").expect("a file");
+    let (verb, rest) = arguments.split_first().expect("a verb");
+    let mut all = vec!["org.apache.flink.client.cli.CliFrontend", verb, "-m", &running.address];
+    all.extend(rest);
+    let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
+    let mut command = java(&all);
+    command.env("FLINK_CONF_DIR", &conf);
+    if let Some(headers) = headers {
+        command.env("FLINK_REST_CLIENT_HEADERS", headers);
+    }
+    command.output().expect("java")
+}
+
+/// Standard output of a run that has to succeed.
+fn succeeds(output: &Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
+    out.into_owned()
+}
+
+/// All that a run printed which has to fail.
+fn fails(output: &Output) -> String {
+    let all = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!output.status.success(), "a failure was expected\n{all}");
+    all
+}
+
+#[test]
+fn r69_r47_r48_flinks_command_line_lists_checkpoints_saves_and_stops() {
+    let place = Place::new();
+    let mut engine = place.job(&endless(&place)).start();
+    await_checkpoint(&mut engine, &place.path("state"), 0);
+    let running = Running::of(&engine);
+    let job = running.job.clone();
+
+    let listed = succeeds(&flink(&place, &running, None, &["list"]));
+    assert!(listed.contains(&format!("{job} : accounts (RUNNING)")), "{listed}");
+
+    let before = running.completed();
+    let checkpoint = succeeds(&flink(&place, &running, None, &["checkpoint", &job]));
+    assert!(checkpoint.contains("Checkpoint completed") || checkpoint.contains("CHECKPOINT"), "{checkpoint}");
+    assert!(running.completed() > before);
+
+    let target = place.path("by-flink");
+    let saved = succeeds(&flink(&place, &running, None, &["savepoint", &job, &target.display().to_string()]));
+    let directory =
+        saved.split("Path: ").nth(1).and_then(|rest| rest.lines().next()).unwrap_or_else(|| panic!("{saved}"));
+    assert!(directory.starts_with(&format!("{}/savepoint-{}-", target.display(), &job[..6])), "{directory}");
+    assert!(Path::new(directory).join("_metadata").is_file());
+
+    // Disposing of it is Flink's too.
+    succeeds(&flink(&place, &running, None, &["savepoint", "-d", directory]));
+    assert!(!Path::new(directory).join("_metadata").exists());
+
+    // A failure reaches the person with its reason.
+    std::fs::write(place.path("no-directory"), "a file").expect("a file");
+    let nowhere = place.path("no-directory").display().to_string();
+    let failed = fails(&flink(&place, &running, None, &["savepoint", &job, &nowhere]));
+    assert!(failed.contains("CheckpointException") && failed.contains("no-directory"), "{failed}");
+    let unknown = fails(&flink(&place, &running, None, &["savepoint", &"0".repeat(32)]));
+    assert!(unknown.contains("Could not find Flink job"), "{unknown}");
+
+    let stopped =
+        succeeds(&flink(&place, &running, None, &["stop", "--savepointPath", &target.display().to_string(), &job]));
+    assert!(stopped.contains(&format!("{}/savepoint-{}-", target.display(), &job[..6])), "{stopped}");
+    assert!(engine.await_end().success(), "{}", engine.log_end());
+}
+
+#[test]
+fn r69_flinks_command_line_cancels_with_the_token() {
+    let place = Place::new();
+    let mut engine = place.job(&endless(&place)).environment("STREAMJOB_TOKEN", TOKEN).start();
+    await_checkpoint(&mut engine, &place.path("state"), 0);
+    let running = Running::of(&engine);
+    let refused = fails(&flink(&place, &running, None, &["cancel", &running.job]));
+    assert!(refused.contains("needs the job's token"), "{refused}");
+    assert_eq!(running.get("/status"), json!({ "status": "RUNNING" }));
+    let headers = format!("Authorization:Bearer {TOKEN}");
+    succeeds(&flink(&place, &running, Some(&headers), &["cancel", &running.job]));
+    assert_eq!(engine.await_end().code(), Some(5), "{}", engine.log_end());
+}
+
+#[test]
+fn r68_flinks_classes_read_every_answer() {
+    let place = Place::new();
+    let mut engine = place.job(&endless(&place)).start();
+    let running = Running::of(&engine);
+    // Before the first checkpoint there are no quantiles.
+    let early = vec![(running.path("/checkpoints"), "rest.messages.checkpoints.CheckpointingStatistics".to_owned())];
+    await_checkpoint(&mut engine, &place.path("state"), 1);
+    engine.kill(engine.workers(2)[0]);
+    engine.eventually("a restore", || (running.get("/checkpoints")["counts"]["restored"] == 1).then_some(()));
+    let running = Running::of(&engine);
+    running.savepoint(&engine, &json!({ "triggerId": "1".repeat(32) }));
+    let (_, checkpoint) = running.post("/checkpoints", &json!({ "checkpointType": "FULL" }));
+    let by_request = running.path(&format!("/checkpoints/{}", checkpoint["request-id"].as_str().expect("an id")));
+    running.ended(&engine, &by_request);
+    std::fs::write(place.path("no-directory"), "a file").expect("a file");
+    let (_, failed) = running.post("/savepoints", &json!({ "target-directory": place.path("no-directory") }));
+    let failed = running.path(&format!("/savepoints/{}", failed["request-id"].as_str().expect("an id")));
+    running.ended(&engine, &failed);
+
+    let statistics = running.get("/checkpoints");
+    let id = statistics["latest"]["completed"]["id"].to_string();
+    let savepoint = statistics["latest"]["savepoint"]["id"].to_string();
+    let vertex = running.vertices()[0].clone();
+    let worker =
+        crate::api::get(&running.address, "/taskmanagers")["taskmanagers"][0]["id"].as_str().expect("an id").to_owned();
+    let messages = "rest.messages.";
+    let mut pairs: Vec<(String, String)> = early;
+    let mut add = |path: String, class: &str| pairs.push((path, class.to_owned()));
+    add("/overview".into(), "rest.handler.legacy.messages.ClusterOverviewWithVersion");
+    add("/v1/config".into(), &format!("{messages}DashboardConfiguration"));
+    add("/jobmanager/config".into(), &format!("{messages}ConfigurationInfo"));
+    add("/taskmanagers".into(), &format!("{messages}taskmanager.TaskManagersInfo"));
+    add(format!("/taskmanagers/{worker}"), &format!("{messages}taskmanager.TaskManagerDetailsInfo"));
+    add("/jobs".into(), "messages.webmonitor.JobIdsWithStatusOverview");
+    add("/v1/jobs/overview".into(), "messages.webmonitor.MultipleJobsDetails");
+    for (rest, class) in [
+        ("".to_owned(), "job.JobDetailsInfo"),
+        ("/plan".to_owned(), "JobPlanInfo"),
+        ("/config".to_owned(), "JobConfigInfo"),
+        ("/jobmanager/config".to_owned(), "ConfigurationInfo"),
+        ("/exceptions".to_owned(), "JobExceptionsInfoWithHistory"),
+        ("/accumulators".to_owned(), "JobAccumulatorsInfo"),
+        ("/metrics".to_owned(), "job.metrics.MetricCollectionResponseBody"),
+        ("/metrics?get=numRestarts,lastCheckpointSize".to_owned(), "job.metrics.MetricCollectionResponseBody"),
+        ("/checkpoints".to_owned(), "checkpoints.CheckpointingStatistics"),
+        ("/checkpoints/config".to_owned(), "checkpoints.CheckpointConfigInfo"),
+        (format!("/checkpoints/details/{id}"), "checkpoints.CheckpointStatistics"),
+        (format!("/checkpoints/details/{savepoint}"), "checkpoints.CheckpointStatistics"),
+        (
+            format!("/checkpoints/details/{id}/subtasks/{vertex}"),
+            "checkpoints.TaskCheckpointStatisticsWithSubtaskDetails",
+        ),
+        ("/resource-requirements".to_owned(), "job.JobResourceRequirementsBody"),
+        (format!("/vertices/{vertex}"), "JobVertexDetailsInfo"),
+        (format!("/vertices/{vertex}/subtasks/1"), "job.SubtaskExecutionAttemptDetailsInfo"),
+        (format!("/vertices/{vertex}/metrics"), "job.metrics.MetricCollectionResponseBody"),
+        (format!("/vertices/{vertex}/watermarks"), "job.metrics.MetricCollectionResponseBody"),
+    ] {
+        add(running.path(&rest), &format!("{messages}{class}"));
+    }
+    add(running.path("/status"), "messages.webmonitor.JobStatusInfo");
+    add(running.path(&format!("/savepoints/{}", "1".repeat(32))), "savepoint");
+    add(failed, "savepoint");
+    add(by_request, "checkpoint");
+
+    let program = tree().join("e2e/flink/ReadRest.java").display().to_string();
+    let mut arguments = vec![program, format!("http://{}", running.address)];
+    arguments.extend(pairs.iter().flat_map(|(path, class)| [path.clone(), class.clone()]));
+    let output = java(&arguments).output().expect("java");
+    let read = succeeds(&output);
+    assert!(read.contains(&format!("{} answers read, 0 do not fit", pairs.len())), "{read}");
+    // Its command line still finds the job after all that.
+    assert!(Launch::verb(place.root(), &["list", "--data-dir", "state"]).succeed().contains("RUNNING"));
+}
