@@ -19,6 +19,11 @@ impl JobFile {
     pub fn read(path: &Path) -> Result<JobFile, CliError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| CliError::ReadJob { path: path.to_owned(), reason: error.to_string() })?;
+        JobFile::parse(path, text)
+    }
+
+    /// `path` is only for messages.
+    pub fn parse(path: &Path, text: String) -> Result<JobFile, CliError> {
         let job = streamjob_api::parse(&text).map_err(|source| CliError::Job { path: path.to_owned(), source })?;
         Ok(JobFile { path: path.to_owned(), text, job })
     }
@@ -77,7 +82,7 @@ pub fn guarantee_name(guarantee: Guarantee) -> &'static str {
 }
 
 /// Paths on this machine become absolute; addresses stay as they are.
-fn absolute(path: &str) -> String {
+pub fn absolute(path: &str) -> String {
     let local = path.strip_prefix("file://").unwrap_or(path);
     if local.contains("://") {
         return path.to_owned();

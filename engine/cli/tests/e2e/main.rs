@@ -6,6 +6,7 @@
 
 mod api;
 mod chaos;
+mod check;
 mod checkpoints;
 mod examples;
 mod expected;

@@ -1,0 +1,261 @@
+//! What an edited job makes of stored state: told by `check` before anything starts, and by a start itself.
+
+use crate::harness::{Job, Launch, Place, files_below, latest_checkpoint, visible_rows};
+use crate::nexmark::await_checkpoint;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const ROWS: u64 = 400_000;
+const KEYS: u64 = 50;
+
+const COUNTS: &str = "INSERT INTO counts SELECT id, COUNT(*) FROM keyed GROUP BY id;";
+const TOTALS: &str = "INSERT INTO totals SELECT COUNT(*), SUM(n) FROM numbers;";
+
+/// Numbers are counted by key, and summed up; the last rows of both tables are the result.
+fn job(statements: &[&str]) -> Job {
+    let sql = format!(
+        "CREATE TABLE numbers (n BIGINT) WITH (
+           'connector' = 'datagen', 'rows-per-second' = '100000', 'fields.n.kind' = 'sequence', 'fields.n.start' = '0',
+           'fields.n.end' = '{}');
+         CREATE VIEW keyed AS SELECT MOD(n, {KEYS}) AS id, n FROM numbers;
+         CREATE TABLE counts (id BIGINT, visits BIGINT) WITH (
+           'connector' = 'filesystem', 'path' = 'output/counts', 'format' = 'json', 'sink.changelog' = 'true');
+         CREATE TABLE totals (visits BIGINT, amount BIGINT) WITH (
+           'connector' = 'filesystem', 'path' = 'output/totals', 'format' = 'json', 'sink.changelog' = 'true');
+         {}",
+        ROWS - 1,
+        statements.join("\n")
+    );
+    Job::sql("visits", &sql).checkpoint("interval: 100ms, retained: 2").spec("maxParallelism", "16").restarting()
+}
+
+fn both() -> Job {
+    job(&[COUNTS, TOTALS])
+}
+
+/// A job that was killed in the middle, and the directory of its newest checkpoint.
+struct Interrupted {
+    place: Place,
+    checkpoint: PathBuf,
+}
+
+impl Interrupted {
+    fn run() -> Interrupted {
+        let place = Place::new();
+        let state = place.path("state");
+        let mut engine = place.job(&both()).start();
+        await_checkpoint(&mut engine, &state, 4);
+        engine.kill_all();
+        let newest = format!("chk-{}/_metadata", latest_checkpoint(&state));
+        let metadata = files_below(&state).into_iter().find(|file| file.ends_with(&newest)).expect("a manifest");
+        Interrupted { checkpoint: metadata.parent().expect("its directory").to_owned(), place }
+    }
+
+    fn metadata(&self) -> PathBuf {
+        self.checkpoint.join("_metadata")
+    }
+
+    fn check_launch(&self, job: &Job, from: &Path, more: &[&str]) -> Launch {
+        let file = self.place.path("edited.yaml");
+        fs::write(&file, job.text()).unwrap();
+        let mut arguments = vec!["check", "edited.yaml", "--from", from.to_str().unwrap()];
+        arguments.extend(more);
+        Launch::verb(self.place.root(), &arguments)
+    }
+
+    /// Exit code and output.
+    fn check(&self, job: &Job, more: &[&str]) -> (i32, String) {
+        let mut engine = self.check_launch(job, &self.checkpoint, more).start();
+        let code = engine.await_end().code().expect("an exit code");
+        (code, engine.log())
+    }
+
+    /// Verdict and uid of every operator, and whether the job would start.
+    fn verdicts(&self, job: &Job) -> (bool, Vec<String>) {
+        let (code, output) = self.check(job, &["--output", "json"]);
+        let report: Value = serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error}: {output}"));
+        assert_eq!(report["compatible"], code == 0, "{output}");
+        assert!(code == 0 || code == 1, "{code}: {output}");
+        let operators = report["operators"].as_array().expect("operators").iter();
+        let mut verdicts: Vec<String> = operators
+            .map(|check| {
+                let text = |field: &str| check[field].as_str().expect("a text").to_owned();
+                format!("{} {}", text("verdict"), text("uid"))
+            })
+            .collect();
+        verdicts.sort();
+        (code == 0, verdicts)
+    }
+
+    /// A first start of a job, in a directory of its own, from the stored state.
+    fn restored(&self, job: &Job, place: &Place) -> Launch {
+        place.job(&job.clone().spec("restoreFrom", &format!("{{ path: {} }}", self.checkpoint.display())))
+    }
+}
+
+fn allowing(job: Job) -> Job {
+    job.spec("upgrade", "{ allowNonRestoredState: true }")
+}
+
+fn nothing_ran(place: &Place) {
+    assert!(!place.path("output").exists(), "tasks ran");
+}
+
+/// Of every key the row with the highest count: counts only grow.
+fn last_rows(place: &Place, table: &str) -> Vec<Value> {
+    let mut last: BTreeMap<String, Value> = BTreeMap::new();
+    for row in visible_rows(&place.path("output").join(table)) {
+        let row: Value = serde_json::from_str(&row).expect("JSON");
+        let known = last.entry(row["id"].to_string()).or_insert_with(|| row.clone());
+        if known["visits"].as_u64() < row["visits"].as_u64() {
+            *known = row;
+        }
+    }
+    last.into_values().collect()
+}
+
+#[test]
+fn r50_r54_check_says_what_an_edit_does_to_a_retained_checkpoint() {
+    let stored = Interrupted::run();
+    let before = files_below(stored.place.root());
+    let restored = ["restored sink:counts", "restored sink:totals", "restored source:numbers"];
+    let with = |more: &[&str]| {
+        let mut all: Vec<String> = restored.iter().chain(more).map(|verdict| (*verdict).to_owned()).collect();
+        all.sort();
+        all
+    };
+    let kept = with(&["restored counts/numbers/group-by-mod_n_50_ebfa56ea", "restored totals/numbers/group-all"]);
+    assert_eq!(stored.verdicts(&both()), (true, kept.clone()), "unchanged");
+    assert_eq!(stored.verdicts(&both().parallelism(3)), (true, kept.clone()), "another parallelism");
+    let filtered = COUNTS.replace(" GROUP", " WHERE n > 7 GROUP");
+    assert_eq!(stored.verdicts(&job(&[TOTALS, &filtered])), (true, kept), "another order and a condition");
+
+    let other_key = job(&[&COUNTS.replace("id,", "n,").replace("BY id", "BY n"), TOTALS]);
+    let replaced = with(&[
+        "dropped counts/numbers/group-by-mod_n_50_ebfa56ea",
+        "new counts/numbers/group-by-n",
+        "restored totals/numbers/group-all",
+    ]);
+    assert_eq!(stored.verdicts(&other_key), (false, replaced.clone()));
+    assert_eq!(stored.verdicts(&allowing(other_key.clone())), (true, replaced));
+
+    let other_aggregate = job(&[COUNTS, &TOTALS.replace("SUM(n)", "MAX(n)")]);
+    let incompatible =
+        with(&["restored counts/numbers/group-by-mod_n_50_ebfa56ea", "incompatible totals/numbers/group-all"]);
+    assert_eq!(stored.verdicts(&allowing(other_aggregate.clone())), (false, incompatible));
+
+    let (code, text) = stored.check(&other_aggregate, &[]);
+    assert_eq!(code, 1);
+    for part in
+        ["totals/numbers/group-all", "count Int64, sum_n Int64", "sum_n Int64 became max_n Int64", "not compatible"]
+    {
+        assert!(text.contains(part), "'{part}' in\n{text}");
+    }
+    let (code, text) = stored.check(&other_key, &[]);
+    assert_eq!(code, 1);
+    assert!(text.contains("no operator with this uid") && text.contains("allowNonRestoredState"), "{text}");
+    assert!(stored.check_launch(&both(), &stored.metadata(), &[]).succeed().contains("compatible"), "the file itself");
+
+    let logs = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "log" || extension == "yaml");
+    let after: Vec<PathBuf> = files_below(stored.place.root());
+    let new: Vec<&PathBuf> = after.iter().filter(|file| !before.contains(file) && !logs(file)).collect();
+    assert_eq!(new, Vec::<&PathBuf>::new(), "a check writes nothing");
+}
+
+#[test]
+fn r49_state_that_does_not_fit_is_refused_before_any_task_starts() {
+    let stored = Interrupted::run();
+    let refused = |job: &Job, expected: &[&str]| {
+        let place = Place::new();
+        stored.restored(job, &place).fail(expected);
+        nothing_ran(&place);
+    };
+    refused(
+        &allowing(job(&[COUNTS, &TOTALS.replace("SUM(n)", "MAX(n)")])),
+        &["totals/numbers/group-all", "'groups'", "count Int64, sum_n Int64", "count Int64, max_n Int64", "Undo"],
+    );
+    refused(
+        &job(&[COUNTS]),
+        &["Cannot map checkpoint/savepoint state for operator", "totals/numbers/group-all", "allowNonRestoredState"],
+    );
+    refused(&both().spec("maxParallelism", "8"), &["maxParallelism", "16", "8"]);
+    refused(&both().parallelism(17).spec("maxParallelism", "32"), &["16"]);
+    let place = Place::new();
+    let missing = stored.checkpoint.with_file_name("chk-99999");
+    let job = both().spec("restoreFrom", &format!("{{ path: {} }}", missing.display()));
+    place.job(&job).fail(&["chk-99999", "_metadata"]);
+    nothing_ran(&place);
+}
+
+#[test]
+fn r52_r53_an_edited_job_goes_on_with_the_state_that_the_edit_does_not_touch() {
+    let stored = Interrupted::run();
+    // One statement goes, another comes, and the order changes: the counts are those of a run without interruption.
+    let highest = "INSERT INTO totals SELECT MAX(n), MIN(n) FROM keyed WHERE id = 7 GROUP BY id;";
+    let edited = allowing(job(&[highest, COUNTS])).parallelism(2);
+    // In the same place: files that wait to be committed are where the sink left them.
+    let file = stored.place.path("next.yaml");
+    let from = format!("{{ path: {} }}", stored.checkpoint.display());
+    fs::write(&file, edited.spec("restoreFrom", &from).text()).unwrap();
+    let log = Launch::verb(stored.place.root(), &["run", "next.yaml", "--data-dir", "next"]).succeed();
+    let restored = format!("restored from checkpoint {}", latest_checkpoint(&stored.place.path("state")));
+    assert!(log.contains(&restored), "{log}");
+    let counts = last_rows(&stored.place, "counts");
+    assert_eq!(counts.len() as u64, KEYS);
+    for row in counts {
+        assert_eq!(row["visits"], ROWS / KEYS, "{row}");
+    }
+}
+
+#[test]
+fn snapshots_that_are_damaged_or_of_another_job_are_refused() {
+    let stored = Interrupted::run();
+    let metadata = stored.metadata();
+    let whole = fs::read(&metadata).unwrap();
+
+    let other = Job::example("quickstart");
+    let (compatible, verdicts) = stored.verdicts(&other);
+    assert!(!compatible, "{verdicts:?}");
+    let labels: Vec<&str> = verdicts.iter().map(|verdict| verdict.split(' ').next().unwrap()).collect();
+    assert!(labels.contains(&"dropped") && labels.contains(&"new") && !labels.contains(&"restored"), "{verdicts:?}");
+
+    for (what, limit) in [("lower", "8"), ("higher", "64")] {
+        let (code, text) = stored.check(&both().spec("maxParallelism", limit), &[]);
+        assert_eq!(code, 1, "{what}: {text}");
+        assert!(text.contains("problem") && text.contains("16") && text.contains(limit), "{what}: {text}");
+    }
+    let wide = Job::example("quickstart").parallelism(17);
+    let (code, text) = stored.check(&wide, &[]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("parallelism 17") && text.contains("16"), "{text}");
+
+    let refused = |job: &Job, expected: &[&str]| {
+        let mut check = stored.check_launch(job, &stored.checkpoint, &[]).start();
+        assert_eq!(check.await_end().code(), Some(2), "{}", check.log());
+        for part in expected {
+            assert!(check.log().contains(part), "'{part}' in\n{}", check.log());
+        }
+        let place = Place::new();
+        stored.restored(&both(), &place).fail(expected);
+        nothing_ran(&place);
+    };
+    fs::write(&metadata, &whole[..whole.len() / 2]).unwrap();
+    refused(&both(), &["cannot restore from", "_metadata"]);
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 0x20;
+    fs::write(&metadata, &flipped).unwrap();
+    refused(&both(), &["cannot restore from", "_metadata"]);
+    fs::write(&metadata, b"").unwrap();
+    refused(&both(), &["cannot restore from", "_metadata"]);
+    fs::remove_file(&metadata).unwrap();
+    refused(&both(), &["cannot restore from", "_metadata"]);
+    fs::write(&metadata, &whole).unwrap();
+    assert!(stored.verdicts(&both()).0, "whole again");
+
+    let missing = stored.checkpoint.with_file_name("nothing-here");
+    let mut check = stored.check_launch(&both(), &missing, &[]).start();
+    assert_eq!(check.await_end().code(), Some(2));
+    assert!(check.log().contains("there is no directory"), "{}", check.log());
+}
