@@ -13,6 +13,11 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{ChildStdin, Command};
 use tokio::sync::{mpsc, oneshot};
 
+/// After how many milliseconds the allocator gives freed memory back to the operating system. Every checkpoint needs as
+/// much as the one before it: fetched anew each time, its pages cost as much as what is done with them.
+const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
+const PURGE_DELAY_MS: &str = "10000";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     Coordinator,
@@ -151,6 +156,7 @@ pub fn spawn(blueprint: &Blueprint, role: Role, happenings: &mpsc::Sender<Happen
     };
     let mut child = Command::new(&blueprint.executable)
         .args(blueprint.arguments(role))
+        .env(PURGE_DELAY, std::env::var_os(PURGE_DELAY).unwrap_or_else(|| PURGE_DELAY_MS.into()))
         .stdin(Stdio::piped())
         .stdout(stdout)
         .stderr(logs::append_to(&log).map_err(failed)?)

@@ -1,7 +1,7 @@
 //! Named fault points: with the feature `faults`, a test makes a step of a real process crash, fail or wait.
 //!
 //! `STREAMJOB_FAULTS="ack.before=crash@3,upload.before=delay:500"`: at the third passage of `ack.before` the process dies
-//! as by SIGKILL, every passage of `upload.before` waits half a second. Without the feature nothing is compiled in.
+//! as by SIGKILL, every passage of `upload.before` waits half a second; `wait:PATH` waits until there is such a file. Without the feature nothing is compiled in.
 
 /// A step that can be made to fail.
 #[cfg(feature = "faults")]
@@ -59,6 +59,13 @@ mod imp {
         match action.split_once(':') {
             Some(("delay", ms)) => {
                 std::thread::sleep(Duration::from_millis(ms.parse().unwrap_or(0)));
+                Ok(())
+            }
+            Some(("wait", path)) => {
+                tracing::warn!(path, "fault point {name} waits for a file");
+                while !std::path::Path::new(path).exists() {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
                 Ok(())
             }
             _ if action == "crash" => std::process::abort(),

@@ -329,12 +329,23 @@ const TUNING_OPTIONS: [&str; 7] = [
     "table.optimizer.reuse-source-enabled",
 ];
 
+/// Options that Flink itself has removed: old texts have them, and they change nothing.
+const REMOVED_OPTIONS: [(&str, &str); 1] =
+    [("execution.checkpointing.prefer-checkpoint-for-recovery", "recovery always begins at the newest checkpoint")];
+
 fn check_option(key: &str, value: &str) -> Result<(), String> {
     if let Some((_, field)) = JOB_FILE_FIELDS.iter().find(|(option, _)| *option == key) {
         return Err(format!("SET '{key}' is not supported; set {field} in the job file instead"));
     }
     if TUNING_OPTIONS.contains(&key) {
         tracing::info!(option = key, value, "the option tunes Flink's execution and has no effect here");
+        return Ok(());
+    }
+    if let Some((_, instead)) = REMOVED_OPTIONS.iter().find(|(option, _)| *option == key) {
+        if !["true", "false"].contains(&value.to_lowercase().as_str()) {
+            return Err(format!("SET '{key}' = '{value}': expected 'true' or 'false'"));
+        }
+        tracing::warn!(option = key, value, instead, "the option was removed from Flink and has no effect");
         return Ok(());
     }
     match (key, value.to_lowercase().as_str()) {

@@ -108,6 +108,18 @@ pub fn compact(files: &[Bytes], compression: Compression) -> Result<Vec<u8>, Sta
 /// Like [`compact`], taking from each file only the key groups it is named for. Chains that come from several subtasks of
 /// an earlier parallelism need this: a file may hold groups whose newer rows stand in another subtask's chain.
 pub fn compact_ranges(files: &[(Bytes, KeyGroupRange)], compression: Compression) -> Result<Vec<u8>, StateError> {
+    merge(files)?.finish(true, compression)
+}
+
+/// Merges deltas that follow each other into one delta: the last row of every key stays, also where the key was removed.
+/// Costs as much as they hold, however large the table is.
+pub fn merge_changes(deltas: &[Bytes], compression: Compression) -> Result<Vec<u8>, StateError> {
+    let all = KeyGroupRange { first: 0, last: u16::MAX };
+    let deltas: Vec<(Bytes, KeyGroupRange)> = deltas.iter().map(|file| (file.clone(), all)).collect();
+    merge(&deltas)?.finish(false, compression)
+}
+
+fn merge(files: &[(Bytes, KeyGroupRange)]) -> Result<Merge, StateError> {
     let mut merged: Option<Merge> = None;
     for (bytes, range) in files {
         let mut file = StateFile::open(bytes.clone())?;
@@ -120,10 +132,7 @@ pub fn compact_ranges(files: &[(Bytes, KeyGroupRange)], compression: Compression
             merge.add(batch)?;
         }
     }
-    match merged {
-        Some(merge) => merge.finish(compression),
-        None => Err(StateError::Mismatch("there is no file to compact".into())),
-    }
+    merged.ok_or_else(|| StateError::Mismatch("there is no file to compact".into()))
 }
 
 /// Where the newest row of every key is.
@@ -177,12 +186,13 @@ impl Merge {
         Ok(())
     }
 
-    fn finish(self, compression: Compression) -> Result<Vec<u8>, StateError> {
+    /// A whole table, without rows of removed keys, or a delta.
+    fn finish(self, full: bool, compression: Compression) -> Result<Vec<u8>, StateError> {
         let mut places: Vec<(usize, usize)> = Vec::with_capacity(self.newest.len());
         let mut groups: Vec<u16> = Vec::with_capacity(self.newest.len());
         for &(batch, row) in &self.newest {
             let (batch, row) = (batch as usize, row as usize);
-            if !self.batches[batch].deleted.value(row) {
+            if !full || !self.batches[batch].deleted.value(row) {
                 places.push((batch, row));
                 groups.push(self.batches[batch].groups.value(row));
             }
@@ -190,21 +200,22 @@ impl Merge {
         let range = KeyGroupRange { first: 0, last: groups.iter().copied().max().unwrap_or(0) };
         let outside = |group| StateError::Encode { table: self.table.clone(), message: format!("key group {group}") };
         let order = GroupOrder::new(&groups, range).map_err(outside)?;
-        let index = order.index().to_vec();
-        let order = order.rows();
-        let header = Header { table: self.table, key_columns: self.key_columns, full: true, index };
+        let header =
+            Header { table: self.table.clone(), key_columns: self.key_columns, full, index: order.index().to_vec() };
+        let rows = order.rows();
         let batches: Vec<&RecordBatch> = self.batches.iter().map(|batch| &batch.rows).collect();
         let schema = file::schema(&self.schema, &header)?;
-        file::write(schema, order.len(), compression, |chunk: Range<usize>| {
-            let chosen = &order[chunk];
+        file::write(schema, rows.len(), compression, |chunk: Range<usize>| {
+            let chosen = &rows[chunk];
             let indices: Vec<(usize, usize)> = chosen.iter().map(|&row| places[row as usize]).collect();
-            let rows = if self.schema.fields().is_empty() || indices.is_empty() {
+            let values = if self.schema.fields().is_empty() || indices.is_empty() {
                 RecordBatch::new_empty(self.schema.clone())
             } else {
                 interleave_record_batch(&batches, &indices)?
             };
             let groups = UInt16Array::from_iter_values(chosen.iter().map(|&row| groups[row as usize]));
-            Ok((rows.columns().to_vec(), groups, BooleanArray::from(vec![false; chosen.len()])))
+            let deleted = indices.iter().map(|&(batch, row)| Some(self.batches[batch].deleted.value(row))).collect();
+            Ok((values.columns().to_vec(), groups, deleted))
         })
     }
 }

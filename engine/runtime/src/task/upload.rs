@@ -22,8 +22,10 @@ use streamjob_state::snapshot::{self, Compression};
 use streamjob_state::{KeyedDelta, StateCut};
 use tokio::sync::mpsc;
 
-/// Files in a chain before it is merged into one.
+/// Files in a chain before some of them are merged.
 const MAX_CHAIN: usize = 16;
+/// Bytes up to which a base counts as this large, so that small tables are not merged all the time.
+const SMALL_FILE: u64 = 64 << 10;
 
 /// One checkpoint of one task, cut and ready to be written.
 pub struct Upload {
@@ -264,22 +266,46 @@ impl Uploader {
         Ok((snapshot, stats))
     }
 
-    /// Keeps restores short: a chain that is long, or whose deltas outweigh its base, becomes one file. Failure is no
-    /// harm, the chain stays as it is.
+    /// Keeps restores short. Failure is no harm, the chain stays as it is.
     async fn merge_long_chains(&mut self) {
         for ((uid, name), table) in &mut self.tables {
-            let base = table.files.first().map_or(0, |file| file.bytes);
-            let deltas: u64 = table.files.iter().skip(1).map(|file| file.bytes).sum();
-            if table.files.len() <= MAX_CHAIN && deltas <= base.max(64 << 10) * 2 {
-                continue;
-            }
-            match merge(&self.storage, &table.files, self.compression).await {
-                Ok(file) => table.files = vec![file],
+            let kept = match due_merge(&table.files) {
+                Merge::Nothing => continue,
+                Merge::Changes => 1,
+                Merge::All => 0,
+            };
+            match merge(&self.storage, &table.files[kept..], kept == 0, self.compression).await {
+                Ok(file) => {
+                    table.files.truncate(kept);
+                    table.files.push(file);
+                }
                 Err(reason) => {
                     tracing::warn!(task = %self.owner.task, uid, table = name, reason, "state files not merged")
                 }
             }
         }
+    }
+}
+
+/// Which files of a chain become one.
+#[derive(Debug, PartialEq, Eq)]
+enum Merge {
+    Nothing,
+    /// Those behind the first: costs what they hold, however large the table is.
+    Changes,
+    All,
+}
+
+/// A chain is merged when its deltas outweigh its base, and its deltas alone when there are many.
+fn due_merge(files: &[FileRef]) -> Merge {
+    let base = files.first().map_or(0, |file| file.bytes);
+    let deltas: u64 = files.iter().skip(1).map(|file| file.bytes).sum();
+    if deltas > base.max(SMALL_FILE) * 2 {
+        Merge::All
+    } else if files.len() > MAX_CHAIN {
+        Merge::Changes
+    } else {
+        Merge::Nothing
     }
 }
 
@@ -294,16 +320,21 @@ async fn write_delta(
 }
 
 async fn encode(delta: KeyedDelta, key_groups: KeyGroupRange, compression: Compression) -> Result<Vec<u8>, String> {
-    faults::point("upload.before")?;
-    blocking(move || snapshot::encode(&delta, key_groups, compression).map_err(|error| error.to_string())).await
+    blocking(move || {
+        faults::point("upload.before")?;
+        snapshot::encode(&delta, key_groups, compression).map_err(|error| error.to_string())
+    })
+    .await
 }
 
-async fn merge(storage: &Storage, files: &[FileRef], compression: Compression) -> Result<FileRef, String> {
+/// One file from those of a chain: a whole table, or a delta if the chain's base is not among them.
+async fn merge(storage: &Storage, files: &[FileRef], whole: bool, compression: Compression) -> Result<FileRef, String> {
     let mut contents: Vec<Bytes> = Vec::with_capacity(files.len());
     for file in files {
         contents.push(storage.get_verified(file).await.map_err(describe)?);
     }
-    let bytes = blocking(move || snapshot::compact(&contents, compression).map_err(|error| error.to_string())).await?;
+    let merge = if whole { snapshot::compact } else { snapshot::merge_changes };
+    let bytes = blocking(move || merge(&contents, compression).map_err(|error| error.to_string())).await?;
     put(storage, bytes).await
 }
 
@@ -332,6 +363,22 @@ mod tests {
             finished: false,
             stopped: false,
         }
+    }
+
+    #[test]
+    fn long_chains_are_merged_at_the_cost_of_their_changes() {
+        let chain = |sizes: &[u64]| -> Vec<FileRef> {
+            sizes.iter().map(|&bytes| FileRef { path: "shared/a.arrow".into(), bytes, checksum: 1 }).collect()
+        };
+        let (large, small) = (100 << 20, 1 << 10);
+        assert_eq!(due_merge(&[]), Merge::Nothing);
+        assert_eq!(due_merge(&chain(&[large; 3])), Merge::Nothing);
+        assert_eq!(due_merge(&chain(&[large, large, large, small])), Merge::All);
+        let mut long = vec![small; MAX_CHAIN + 1];
+        assert_eq!(due_merge(&chain(&long[1..])), Merge::Nothing);
+        assert_eq!(due_merge(&chain(&long)), Merge::Changes);
+        long[0] = large;
+        assert_eq!(due_merge(&chain(&long)), Merge::Changes);
     }
 
     #[test]

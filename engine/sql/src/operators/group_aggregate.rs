@@ -5,7 +5,7 @@
 
 use crate::operators::aggregates::{AggregateCall, column};
 use crate::operators::key_table::{KeyTable, TableRows};
-use crate::operators::state_tables::{TableLayout, check_names};
+use crate::operators::state_tables::{CutChoice, TableLayout, check_names};
 use crate::operators::{AggregateInput, state_error};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::kernels::cmp::not_distinct;
@@ -60,6 +60,7 @@ pub struct GroupAggregate {
     output: SchemaRef,
     table: KeyTable,
     layouts: Vec<TableLayout>,
+    choice: CutChoice,
     max_parallelism: u32,
     metrics: Arc<OperatorMetrics>,
     /// By slot: `stamp` once the batch at hand was seen to touch it, `stamp - 1` if it is new and was not seen yet.
@@ -102,6 +103,7 @@ impl GroupAggregate {
             key_fields,
             output,
             table,
+            choice: CutChoice::default(),
             max_parallelism: 1,
             metrics: Arc::default(),
             stamps: Vec::new(),
@@ -312,8 +314,8 @@ impl Operator for GroupAggregate {
     }
 
     fn snapshot(&mut self, _checkpoint: u64, cut: Cut) -> Result<StateCut, TaskError> {
-        let whole = cut == Cut::Changes && (!self.table.is_tracked() || self.table.prefers_whole_cut());
-        let cut = if whole { Cut::Whole } else { cut };
+        let cut = if cut == Cut::Changes && !self.table.is_tracked() { Cut::Whole } else { cut };
+        let cut = self.choice.choose(cut, self.table.rows(), self.table.changed_rows());
         if cut != Cut::Copy {
             self.cut_stamp = self.stamp;
         }

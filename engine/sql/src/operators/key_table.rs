@@ -128,9 +128,14 @@ impl KeyTable {
         self.changes.is_tracked()
     }
 
-    /// A cut of changes had better be a whole one.
-    pub fn prefers_whole_cut(&self) -> bool {
-        self.changes.outweigh(self.index.len()) && self.aggregates.distinct_values().next().is_none()
+    /// Rows of a whole cut, of all layouts.
+    pub fn rows(&self) -> usize {
+        self.index.len() + self.aggregates.distinct_values().map(|(_, values)| values.rows()).sum::<usize>()
+    }
+
+    /// Rows of the next cut of changes, about.
+    pub fn changed_rows(&self) -> usize {
+        self.changes.count() + self.aggregates.distinct_values().map(|(_, values)| values.changed_rows()).sum::<usize>()
     }
 
     /// All rows of the key were taken back.

@@ -24,13 +24,11 @@ pub(crate) struct Changes {
     listed: Vec<u32>,
     /// A slot may be in the list more than once.
     repeated: bool,
-    /// Rows in cuts of changes since the last whole cut.
-    since_whole: usize,
 }
 
 impl Changes {
     pub fn new(tracked: bool) -> Changes {
-        Changes { tracked, flags: Vec::new(), listed: Vec::new(), repeated: false, since_whole: 0 }
+        Changes { tracked, flags: Vec::new(), listed: Vec::new(), repeated: false }
     }
 
     pub fn is_tracked(&self) -> bool {
@@ -88,11 +86,9 @@ impl Changes {
         }
     }
 
-    /// Whether a whole cut of a table of `rows` rows is the better one now: when it is hardly bigger than one of the
-    /// changes, or when the files of changes after the last whole one outweigh it. It ends the chain that a restore reads,
-    /// and nobody has to merge that chain from storage.
-    pub fn outweigh(&self, rows: usize) -> bool {
-        self.listed.len() * 2 > rows || self.since_whole + self.listed.len() > rows * 2
+    /// Rows of the next cut of changes, about.
+    pub fn count(&self) -> usize {
+        self.listed.len()
     }
 
     /// What a cut of the table with this index consists of: rows of removed keys, and slots of keys that are there.
@@ -101,7 +97,6 @@ impl Changes {
             Cut::Copy => (Vec::new(), index.live_slots()),
             Cut::Whole => {
                 self.forget_list();
-                self.since_whole = 0;
                 tombstones.clear();
                 let slots = index.live_slots();
                 self.persisted(&slots);
@@ -115,7 +110,6 @@ impl Changes {
                 }
                 slots.retain(|&slot| index.is_live(slot));
                 self.forget_list();
-                self.since_whole += slots.len();
                 self.persisted(&slots);
                 (std::mem::take(tombstones), slots)
             }
@@ -132,6 +126,31 @@ impl Changes {
         }
         self.listed.clear();
         self.repeated = false;
+    }
+}
+
+/// Decides what an operator hands out where a checkpoint asks for changes.
+#[derive(Debug, Default)]
+pub(crate) struct CutChoice {
+    /// Rows in cuts of changes since the last whole cut.
+    since_whole: usize,
+}
+
+impl CutChoice {
+    /// The cut to make of tables with `rows` rows, of which `changed` changed or went, about. A whole one instead of one of
+    /// changes when it is hardly bigger, or when the changes since the last whole one outweigh it: it ends the chain of
+    /// files that a restore reads, and nobody has to merge that chain from storage.
+    pub fn choose(&mut self, asked: Cut, rows: usize, changed: usize) -> Cut {
+        let cut = match asked {
+            Cut::Changes if changed * 2 > rows || self.since_whole + changed > rows * 2 => Cut::Whole,
+            other => other,
+        };
+        match cut {
+            Cut::Changes => self.since_whole += changed,
+            Cut::Whole => self.since_whole = 0,
+            Cut::Copy => {}
+        }
+        cut
     }
 }
 

@@ -8,7 +8,7 @@ use crate::functions::WindowSpec;
 use crate::operators::aggregates::AggregateCall;
 use crate::operators::group_aggregate::{batch_keys, key_fields, signs};
 use crate::operators::key_table::{KeyTable, TableRows};
-use crate::operators::state_tables::{Part, TableLayout, check_names};
+use crate::operators::state_tables::{CutChoice, Part, TableLayout, check_names};
 use crate::operators::window_rows::{WindowPart, event_windows, time_column_type, window_column, windows_by_end};
 use crate::operators::{AggregateInput, ROWS_PER_BATCH, state_error};
 use arrow::array::{RecordBatch, UInt32Array};
@@ -79,6 +79,7 @@ pub struct WindowAggregate {
     buried: Vec<Vec<Part>>,
     layouts: Vec<TableLayout>,
     tracked: bool,
+    choice: CutChoice,
     watermark: i64,
     key_groups: KeyGroupRange,
     max_parallelism: u32,
@@ -120,6 +121,7 @@ impl WindowAggregate {
             buried: vec![Vec::new(); layouts.len()],
             layouts,
             tracked: false,
+            choice: CutChoice::default(),
             watermark: i64::MIN,
             key_groups: KeyGroupRange { first: 0, last: 0 },
             max_parallelism: 1,
@@ -210,6 +212,12 @@ impl WindowAggregate {
             columns.push(window_column(time, slots.len(), data_type)?);
         }
         Ok(RecordBatch::try_new(self.output.clone(), columns)?)
+    }
+
+    /// Rows of the next cut of changes, about: those that changed and those of windows that fired.
+    fn changed_rows(&self) -> usize {
+        let fired: usize = self.buried.iter().flatten().map(Part::rows).sum();
+        fired + self.windows.values().map(KeyTable::changed_rows).sum::<usize>()
     }
 
     fn count_rows(&self) {
@@ -332,6 +340,8 @@ impl Operator for WindowAggregate {
 
     fn snapshot(&mut self, _checkpoint: u64, cut: Cut) -> Result<StateCut, TaskError> {
         let cut = if cut == Cut::Changes && !self.tracked { Cut::Whole } else { cut };
+        let rows = self.windows.values().map(KeyTable::rows).sum();
+        let cut = self.choice.choose(cut, rows, self.changed_rows());
         let keys = self.key_fields.len();
         let none: Vec<Vec<Part>> = vec![Vec::new(); self.layouts.len()];
         let mut present = none.clone();

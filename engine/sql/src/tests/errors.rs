@@ -69,6 +69,7 @@ const STATEMENTS: &[(&str, u64, u64, &str)] = &[
     ("DROP TABLE t", 1, 1, "DROP is not supported: tables live as long as the job; change the CREATE statement instead"),
     ("SET 'execution.checkpointing.interval' = '10s'", 1, 1, "SET 'execution.checkpointing.interval' is not supported; set spec.checkpoint.interval in the job file instead"),
     ("SET 'parallelism.default' = '4'", 1, 1, "SET 'parallelism.default' is not supported; set spec.parallelism in the job file instead"),
+    ("SET 'execution.checkpointing.prefer-checkpoint-for-recovery' = 'maybe'", 1, 1, "SET 'execution.checkpointing.prefer-checkpoint-for-recovery' = 'maybe': expected 'true' or 'false'"),
     ("SET 'table.local-time-zone' = 'Europe/Berlin'", 1, 1, "SET 'table.local-time-zone' = 'Europe/Berlin': only 'UTC' is supported"),
     ("CREATE TABLE t (a INT)", 1, 14, "'t' is already defined; a table or view is defined once"),
     ("CREATE FUNCTION f AS 'com.example.F'", 1, 1, "classes cannot be loaded, found 'com.example.F'; these stand for built-in functions: com.github.nexmark.flink.udf.CountChar"),

@@ -243,6 +243,13 @@ proptest! {
         let merged = Bytes::from(compact(&files, Compression::None).unwrap());
         prop_assert_eq!(&read(std::slice::from_ref(&merged), ALL), &model);
         prop_assert_eq!(read_table(&files).unwrap().num_rows(), model.len());
+        // So is merging only the changes.
+        let mut folded = vec![files[0].clone()];
+        if files.len() > 1 {
+            folded.push(Bytes::from(merge_changes(&files[1..], Compression::None).unwrap()));
+        }
+        prop_assert_eq!(&read(&folded, ALL), &model);
+        prop_assert_eq!(&read(&[Bytes::from(compact(&folded, Compression::None).unwrap())], ALL), &model);
         // Merging a merged prefix with the rest is the same.
         let cut = files.len() / 2;
         if cut > 0 {

@@ -107,6 +107,15 @@ impl DistinctValues {
         &self.index.types()[0]
     }
 
+    pub fn rows(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Rows of the next cut of changes, about.
+    pub fn changed_rows(&self) -> usize {
+        self.changes.count()
+    }
+
     /// Slots of pairs, and which of them are new.
     fn intern(&mut self, owners: &[u32], values: &ArrayRef, slots: &mut Vec<u32>) -> Result<Vec<u32>, TaskError> {
         let mut added = Vec::new();
