@@ -77,7 +77,10 @@ public final class ReadRest {
         if (ours.isObject() && theirs.isObject()) {
             for (Iterator<String> names = theirs.fieldNames(); names.hasNext(); ) {
                 String name = names.next();
-                compare(path + "." + name, ours.get(name), theirs.get(name), problems);
+                // One object has many serialised forms; that it could be read is what matters.
+                if (!name.equals("serialized-throwable")) {
+                    compare(path + "." + name, ours.get(name), theirs.get(name), problems);
+                }
             }
             for (Iterator<String> names = ours.fieldNames(); names.hasNext(); ) {
                 String name = names.next();

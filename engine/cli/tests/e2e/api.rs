@@ -14,23 +14,34 @@ pub fn request(address: &str, method: &str, path: &str, token: Option<&str>, bod
 
 /// As [`request`], with the answer's headers in lower case.
 pub fn exchange(address: &str, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String, Value) {
-    let mut stream = TcpStream::connect(address).expect("the coordinator listens");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
+    try_exchange(address, method, path, token, body).unwrap_or_else(|| panic!("no answer to {method} {path}"))
+}
+
+/// Nothing while no coordinator is there, or when it dies in between.
+fn try_exchange(
+    address: &str,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: &str,
+) -> Option<(u16, String, Value)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
     let authorization = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{authorization}Content-Length: {}\r\n\r\n",
         body.len()
     );
-    stream.write_all(head.as_bytes()).expect("sending");
+    stream.write_all(head.as_bytes()).ok()?;
     // A body that is refused half-way ends the connection.
     let _ = stream.write_all(body.as_bytes());
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: {answer:?}"));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
     let value = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()));
-    (status, head.to_lowercase(), value)
+    Some((status, head.to_lowercase(), value))
 }
 
 pub fn get(address: &str, path: &str) -> Value {
@@ -50,8 +61,7 @@ impl Running {
     pub fn of(engine: &Engine) -> Running {
         let address = engine.rest();
         let job = engine.eventually("all tasks running", || {
-            TcpStream::connect(&address).ok()?;
-            let (status, body) = request(&address, "GET", "/jobs/overview", None, "");
+            let (status, _, body) = try_exchange(&address, "GET", "/jobs/overview", None, "")?;
             let job = body["jobs"].get(0).filter(|_| status == 200)?;
             let all = job["state"] == "RUNNING" && job["tasks"]["running"] == job["tasks"]["total"];
             all.then(|| job["jid"].as_str().expect("an id").to_owned())

@@ -20,4 +20,5 @@ mod minio;
 mod nexmark;
 mod observing;
 mod rest;
+mod savepoints;
 mod storage;

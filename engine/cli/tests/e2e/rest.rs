@@ -207,6 +207,7 @@ fn bad_requests_are_refused_and_harm_nothing() {
         ("POST", job("/savepoints"), r#"{"target_directory": "/tmp"}"#, 400, "target_directory"),
         ("POST", job("/savepoints"), r#"{"target-directory": "relative"}"#, 400, "an absolute path"),
         ("POST", job("/savepoints"), r#"{"target-directory": "hdfs://a/b"}"#, 400, "hdfs://a/b"),
+        ("POST", job("/savepoints"), r#"{"target-directory": "/proc/no/such"}"#, 400, "cannot be written"),
         ("POST", job("/savepoints"), r#"{"formatType": "ZIP"}"#, 400, "ZIP"),
         ("POST", job("/savepoints"), r#"{"triggerId": "mine"}"#, 400, "32 hexadecimal digits"),
         ("POST", job("/savepoints"), &large, 413, "more than 1048576 bytes"),
@@ -362,6 +363,28 @@ fn options_change_while_the_job_runs() {
     assert_eq!(running.get("/checkpoints/config")["interval"], 100);
     still_works(&running, &engine);
     assert_eq!(engine.of_role(Role::Worker), workers);
+}
+
+#[test]
+fn a_job_file_is_compared_with_the_running_jobs_state() {
+    let place = Place::new();
+    let job = with_savepoints(&place);
+    let mut engine = place.job(&job).start();
+    await_checkpoint(&mut engine, &place.path("state"), 1);
+    let running = Running::of(&engine);
+    let check = |body: &Value| request(&running.address, "POST", "/v1/check", None, &body.to_string());
+    let (status, same) = check(&json!({ "job": job.text() }));
+    assert_eq!((status, &same["compatible"]), (200, &json!(true)), "{same}");
+    let savepoint = running.savepoint(&engine, &json!({}));
+    let (status, same) = check(&json!({ "job": job.text(), "from": savepoint }));
+    assert_eq!((status, &same["compatible"]), (200, &json!(true)), "{same}");
+    let (status, other) = check(&json!({ "job": job.clone().spec("maxParallelism", "64").text() }));
+    assert!(status == 400 || other["compatible"] == false, "{status}: {other}");
+    let (status, wrong) = check(&json!({ "job": "kind: Nonsense" }));
+    assert_eq!(status, 400, "{wrong}");
+    let (status, nothing) = check(&json!({ "job": job.text(), "from": place.path("nothing") }));
+    assert_eq!(status, 400, "{nothing}");
+    still_works(&running, &engine);
 }
 
 #[test]

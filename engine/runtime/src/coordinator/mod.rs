@@ -118,8 +118,8 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
                         tracing::info!(?reason, "coordinator exits");
                         workers.shutdown(&status::exit_text(&reason));
                         effects.finish_deletions(DELETIONS).await;
-                        let status = status::job_status(&options, machine.view(), &workers);
-                        let snapshot = status::snapshot(&options, machine.view(), &workers, &timeline);
+                        let status = status::job_status(&options, &machine, &workers);
+                        let snapshot = status::snapshot(&machine, &workers, &timeline);
                         http::linger(&mut inputs, &unread, snapshot, status).await;
                         tokio::time::sleep(FAREWELL).await;
                         return Ok(reason);
@@ -158,10 +158,10 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
             Input::FromWorker(worker, message) => pending.extend(workers.on_message(worker, message)),
             Input::WorkerGone(worker, reason) => pending.extend(workers.gone(worker, reason)),
             Input::Status(answer) => {
-                let _ = answer.send(status::job_status(&options, machine.view(), &workers));
+                let _ = answer.send(status::job_status(&options, &machine, &workers));
             }
             Input::View(answer) => {
-                let _ = answer.send(status::snapshot(&options, machine.view(), &workers, &timeline));
+                let _ = answer.send(status::snapshot(&machine, &workers, &timeline));
             }
             Input::Metrics(answer) => {
                 let (count, slots) = workers.list().fold((0, 0), |(count, sum), (.., slots)| (count + 1, sum + slots));

@@ -7,7 +7,7 @@ use crate::wire::TaskReport;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use streamjob_protocol::coordinator::{CoordinatorView, ExitReason, JobState, Report};
+use streamjob_protocol::coordinator::{Coordinator, CoordinatorView, ExitReason, JobState, Report};
 use streamjob_protocol::ids::WorkerId;
 use streamjob_protocol::plan::JobPlan;
 
@@ -111,15 +111,10 @@ impl Snapshot {
     }
 }
 
-pub(super) fn snapshot(
-    options: &CoordinatorOptions,
-    view: &CoordinatorView,
-    workers: &Workers,
-    timeline: &Timeline,
-) -> Snapshot {
+pub(super) fn snapshot(machine: &Coordinator, workers: &Workers, timeline: &Timeline) -> Snapshot {
     Snapshot {
-        view: view.clone(),
-        plan: options.graph.plan.clone(),
+        view: machine.view().clone(),
+        plan: machine.plan().clone(),
         reports: workers.reports(),
         workers: workers.infos(),
         timeline: timeline.clone(),
@@ -127,7 +122,14 @@ pub(super) fn snapshot(
     }
 }
 
-pub(super) fn job_status(options: &CoordinatorOptions, view: &CoordinatorView, workers: &Workers) -> JobStatus {
+pub(super) fn job_status(options: &CoordinatorOptions, machine: &Coordinator, workers: &Workers) -> JobStatus {
+    let view = machine.view();
+    let parallelism: BTreeMap<&str, u32> = machine
+        .plan()
+        .vertices
+        .iter()
+        .flat_map(|vertex| vertex.operators.iter().map(|operator| (operator.uid.as_str(), vertex.parallelism)))
+        .collect();
     let mut sums: BTreeMap<String, OperatorStatus> = BTreeMap::new();
     for report in workers.reports() {
         for operator in report.operators {
@@ -167,7 +169,7 @@ pub(super) fn job_status(options: &CoordinatorOptions, view: &CoordinatorView, w
                 late_records_dropped: 0,
                 watermark: None,
             });
-            status.parallelism = node.parallelism;
+            status.parallelism = parallelism.get(node.uid.as_str()).copied().unwrap_or(node.parallelism);
             status
         })
         .collect();

@@ -8,6 +8,7 @@ use crate::coordinator::Input;
 use crate::coordinator::status::{JobStatus, Snapshot};
 use crate::storage::{Storage, describe, referenced_files};
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use parking_lot::Mutex;
@@ -126,11 +127,29 @@ async fn start(
     if let (Some(stopping), true) = (stopping, then != AfterSavepoint::GoOn) {
         return Err(Refusal::conflict(format!("The job is being stopped already, by request {}.", stopping.trigger)));
     }
+    try_writing(&context.0.storage, &directory).await?;
     if then != AfterSavepoint::GoOn {
         context.0.unread.asked(&trigger);
     }
     context.request(Request::Savepoint { trigger, directory, then }).await?;
     Ok(accepted)
+}
+
+/// A task that cannot write its part counts as a failed checkpoint and may restart the job, which a mistyped directory
+/// should not do.
+async fn try_writing(storage: &Storage, directory: &str) -> Result<(), Refusal> {
+    let probe = format!("{directory}/.probe-{}", uuid::Uuid::new_v4().simple());
+    let tried = match storage.put(&probe, Bytes::from_static(b"probe")).await {
+        Ok(_) => storage.delete(&probe).await,
+        Err(error) => Err(error),
+    };
+    tried.map_err(|error| {
+        Refusal::bad_request(format!(
+            "The savepoint directory \"{directory}\" cannot be written: {}. Name another one, or make it writable for the \
+             coordinator and the workers.",
+            describe(error)
+        ))
+    })
 }
 
 /// A directory that does not depend on where this process runs, without a scheme, or an address in S3.
