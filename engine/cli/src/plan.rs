@@ -38,8 +38,10 @@ fn describe(config: &JobConfig, graph: &ExecutionGraph) -> String {
         }
         for &node in &vertex.nodes {
             let node = &graph.graph.nodes[node];
-            let state = if node.stateful { ", stateful" } else { "" };
-            text.push_str(&format!("  {}  (uid {}{state})\n", node.name, node.uid));
+            text.push_str(&format!("  {}  (uid {})\n", node.name, node.uid));
+            for state in &node.state {
+                text.push_str(&format!("    state {}: {}\n", state.name, state.schema));
+            }
         }
     }
     text

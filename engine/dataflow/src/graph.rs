@@ -95,8 +95,24 @@ impl JobGraph {
     pub fn into_execution(mut self, max_parallelism: u32) -> Result<ExecutionGraph, PlanError> {
         let mut uids = BTreeSet::new();
         for node in &self.nodes {
+            if node.uid.is_empty() {
+                return Err(PlanError::Job(format!(
+                    "operator '{}' has no uid, so its state could not be found again; give it one that stays",
+                    node.name
+                )));
+            }
             if !uids.insert(node.uid.as_str()) {
-                return Err(PlanError::Job(format!("two operators have the uid '{}'", node.uid)));
+                return Err(PlanError::Job(format!(
+                    "two operators have the uid '{}'; state is found by it, so give each its own",
+                    node.uid
+                )));
+            }
+            let mut states = BTreeSet::new();
+            if let Some(twice) = node.state.iter().find(|state| !states.insert(state.name.as_str())) {
+                let (name, uid) = (&twice.name, &node.uid);
+                return Err(PlanError::Job(format!(
+                    "operator {uid} has two states named '{name}'; rename one of them"
+                )));
             }
             if node.parallelism > max_parallelism {
                 return Err(PlanError::Job(format!(
@@ -186,5 +202,47 @@ impl JobGraph {
             fingerprint: format!("{:032x}", xxh3_128(description.as_bytes())),
         };
         Ok(ExecutionGraph { graph: self, vertices, network_edges, plan })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn node(uid: &str, state: Vec<StateTable>) -> Node {
+        Node {
+            uid: uid.into(),
+            name: format!("name of {uid}"),
+            parallelism: 1,
+            stateful: !state.is_empty(),
+            state,
+            factory: Arc::new(|_| Err(TaskError::Fatal("only planned".into()))),
+            description: String::new(),
+        }
+    }
+
+    fn refused(nodes: Vec<Node>) -> String {
+        let graph = JobGraph { nodes, ..JobGraph::default() };
+        graph.into_execution(128).err().expect("a refusal").to_string()
+    }
+
+    #[test]
+    fn r52_uids_are_there_and_differ() {
+        let message = refused(vec![node("a", vec![]), node("", vec![])]);
+        assert!(message.contains("has no uid"), "{message}");
+        let message = refused(vec![node("a", vec![]), node("b", vec![]), node("a", vec![])]);
+        assert!(message.contains("two operators have the uid 'a'"), "{message}");
+        let message = refused(vec![node("a", vec![StateTable::keyed("t", "k"), StateTable::keyed("t", "v")])]);
+        assert!(message.contains("two states named 't'"), "{message}");
+    }
+
+    #[test]
+    fn the_plan_says_what_operators_keep() {
+        let state = vec![StateTable::keyed("t", "k Int64 KEY")];
+        let graph = JobGraph { nodes: vec![node("a", state.clone()), node("b", vec![])], ..JobGraph::default() };
+        let plan = graph.into_execution(128).unwrap_or_else(|error| panic!("{error}")).plan;
+        let operators: Vec<_> = plan.operators().map(|operator| (operator.stateful, operator.state.clone())).collect();
+        assert_eq!(operators, [(true, state), (false, vec![])]);
     }
 }

@@ -35,7 +35,7 @@ fn both() -> Job {
     job(&[COUNTS, TOTALS])
 }
 
-/// A job that was killed in the middle, and the directory of its newest checkpoint.
+/// State of a job in the middle of its input: the directory of a checkpoint or savepoint.
 struct Interrupted {
     place: Place,
     checkpoint: PathBuf,
@@ -51,6 +51,19 @@ impl Interrupted {
         let newest = format!("chk-{}/_metadata", latest_checkpoint(&state));
         let metadata = files_below(&state).into_iter().find(|file| file.ends_with(&newest)).expect("a manifest");
         Interrupted { checkpoint: metadata.parent().expect("its directory").to_owned(), place }
+    }
+
+    /// Stopped with a savepoint instead of killed.
+    fn stop() -> Interrupted {
+        let place = Place::new();
+        let mut engine = place.job(&both()).start();
+        await_checkpoint(&mut engine, &place.path("state"), 4);
+        let directory = place.path("savepoints").display().to_string();
+        let arguments = ["stop", "--data-dir", "state", "--savepoint-dir", &directory, "--output", "json"];
+        let report = Launch::verb(place.root(), &arguments).succeed();
+        let report: Value = serde_json::from_str(&report).unwrap_or_else(|error| panic!("{error}: {report}"));
+        engine.succeed();
+        Interrupted { checkpoint: PathBuf::from(report["location"].as_str().expect("a place")), place }
     }
 
     fn metadata(&self) -> PathBuf {
@@ -190,9 +203,23 @@ fn r49_state_that_does_not_fit_is_refused_before_any_task_starts() {
 }
 
 #[test]
-fn r52_r53_an_edited_job_goes_on_with_the_state_that_the_edit_does_not_touch() {
+fn r52_an_edited_job_goes_on_from_a_checkpoint_with_the_state_that_the_edit_does_not_touch() {
     let stored = Interrupted::run();
-    // One statement goes, another comes, and the order changes: the counts are those of a run without interruption.
+    goes_on(&stored, &format!("restored from checkpoint {}", latest_checkpoint(&stored.place.path("state"))));
+}
+
+#[test]
+fn r49_r53_an_edited_job_goes_on_from_a_savepoint_with_the_state_that_the_edit_does_not_touch() {
+    let stored = Interrupted::stop();
+    let kept = stored.verdicts(&both()).1;
+    assert!(kept.len() == 5 && kept.iter().all(|verdict| verdict.starts_with("restored")), "{kept:?}");
+    let (compatible, verdicts) = stored.verdicts(&job(&[COUNTS, &TOTALS.replace("SUM(n)", "MAX(n)")]));
+    assert!(!compatible && verdicts.contains(&"incompatible totals/numbers/group-all".to_owned()), "{verdicts:?}");
+    goes_on(&stored, "restored from");
+}
+
+/// One statement goes, another comes, and the order changes: the counts are those of a run without interruption.
+fn goes_on(stored: &Interrupted, restored: &str) {
     let highest = "INSERT INTO totals SELECT MAX(n), MIN(n) FROM keyed WHERE id = 7 GROUP BY id;";
     let edited = allowing(job(&[highest, COUNTS])).parallelism(2);
     // In the same place: files that wait to be committed are where the sink left them.
@@ -200,8 +227,7 @@ fn r52_r53_an_edited_job_goes_on_with_the_state_that_the_edit_does_not_touch() {
     let from = format!("{{ path: {} }}", stored.checkpoint.display());
     fs::write(&file, edited.spec("restoreFrom", &from).text()).unwrap();
     let log = Launch::verb(stored.place.root(), &["run", "next.yaml", "--data-dir", "next"]).succeed();
-    let restored = format!("restored from checkpoint {}", latest_checkpoint(&stored.place.path("state")));
-    assert!(log.contains(&restored), "{log}");
+    assert!(log.contains(restored), "{log}");
     let counts = last_rows(&stored.place, "counts");
     assert_eq!(counts.len() as u64, KEYS);
     for row in counts {
