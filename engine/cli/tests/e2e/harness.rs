@@ -380,6 +380,17 @@ impl Engine {
         self.status.expect("has ended")
     }
 
+    /// Waits for the end, whatever it is; what was printed if it was a good one.
+    pub fn ended_well(mut self) -> Option<String> {
+        let status = self.await_end();
+        status.success().then(|| self.log())
+    }
+
+    /// Waits for the end, whatever it is.
+    pub fn ended(self) {
+        self.ended_well();
+    }
+
     pub fn succeed(mut self) -> String {
         let status = self.await_end();
         assert!(status.success(), "{status}\n{}", self.log_end());
