@@ -130,7 +130,6 @@ fn r48_stopped_again_and_again_the_output_is_that_of_one_run() {
         let mut engine = started(&place, &job, last);
         taken.push(stop(&place, &mut engine, &[]));
         last = 0;
-        assert!(engine.log().contains("FINISHED"), "{}", engine.log_end());
     }
     let log = place.job(&job).succeed();
     assert!(log.contains("restored from checkpoint"), "{log}");
