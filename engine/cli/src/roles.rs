@@ -40,9 +40,12 @@ pub fn coordinator(arguments: &CoordinatorArguments) -> Result<ExitCode, CliErro
     Ok(ExitCode::from(code))
 }
 
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// Token and certificates come from the environment, where other users of the machine do not see them.
 fn rest_options() -> Result<RestOptions, CliError> {
-    let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     Ok(RestOptions {
         token: Token::from_environment(&environment)?,
         tls: TlsFiles::from_environment(&environment)?,
@@ -62,6 +65,7 @@ pub fn worker(arguments: &WorkerArguments) -> Result<ExitCode, CliError> {
         planner,
         config,
         job_id: arguments.process.job_id.clone(),
+        token: Token::from_environment(&environment)?,
         give_up_after: None,
     });
     match result {

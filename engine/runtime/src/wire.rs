@@ -1,5 +1,6 @@
 //! Messages between coordinator and workers: length-prefixed JSON over one TCP connection a worker.
 
+use crate::coordinator::Token;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub enum FromWorker {
         data_addr: SocketAddr,
         metrics_addr: Option<SocketAddr>,
         pid: u32,
+        /// The job's, if it has one: who registers gets state and data.
+        token: Option<Token>,
     },
     Heartbeat,
     TaskStatus {

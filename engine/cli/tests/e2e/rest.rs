@@ -285,6 +285,18 @@ fn changes_need_the_token_and_nobody_sees_it() {
 }
 
 #[test]
+fn web_pages_cannot_stop_a_job_that_has_no_token() {
+    let place = Place::new();
+    let engine = place.job(&endless()).start();
+    let running = Running::of(&engine);
+    // As a browser sends it for a page: the header comes before the path's own.
+    let smuggled = format!("{} HTTP/1.1\r\nOrigin: https://elsewhere.example\r\nX-Rest:", running.path("?mode=cancel"));
+    let (status, body) = request(&running.address, "PATCH", &smuggled, None, "");
+    assert_eq!(status, 403, "{body}");
+    assert_eq!(running.get("/status"), json!({ "status": "RUNNING" }));
+}
+
+#[test]
 fn beyond_this_machine_only_with_a_token() {
     let place = Place::new();
     let launch = place.job(&endless()).argument("--rest").argument("0.0.0.0:0");

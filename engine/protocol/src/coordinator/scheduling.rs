@@ -3,11 +3,12 @@
 use super::checkpointing::Stage;
 use super::machine::{Coordinator, Life};
 use super::restore_points::RestorePoint;
-use super::view::{TaskState, WorkerView};
+use super::view::{RestoreView, TaskState, WorkerView};
 use super::{Action, ExitReason, JobState, Report, TaskDeployment};
 use crate::assign::assign_state;
 use crate::failover::RegionId;
 use crate::ids::{Millis, TaskId, WorkerId};
+use crate::manifest::ManifestKind;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,8 +195,17 @@ impl Coordinator {
             return;
         }
         let checkpoint = manifest.as_ref().map(|manifest| manifest.checkpoint);
-        if let Some(checkpoint) = checkpoint {
-            self.view.checkpoints.restored(checkpoint, self.unix_now);
+        if let Some(manifest) = &manifest {
+            let external = self.config.external_restore.as_ref();
+            let external = external.filter(|external| external.manifest.checkpoint == manifest.checkpoint);
+            self.view.checkpoints.restored(RestoreView {
+                checkpoint: manifest.checkpoint,
+                at: self.unix_now,
+                savepoint: manifest.kind == ManifestKind::Savepoint,
+                location: self
+                    .location_of(manifest.checkpoint)
+                    .or_else(|| external.map(|external| external.location.clone())),
+            });
         }
         let tasks = placed.iter().map(|region| self.regions.tasks(*region).len()).sum();
         self.report(if placed.len() == self.regions.len() {

@@ -199,10 +199,13 @@ pub struct TaskCheckpointView {
     pub stats: SubtaskStats,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreView {
     pub checkpoint: CheckpointId,
     pub at: Millis,
+    pub savepoint: bool,
+    /// Directory of a snapshot that is not in the job's own storage.
+    pub location: Option<String>,
 }
 
 /// Of a figure over all completed checkpoints; quantiles over the newest of them.
@@ -367,9 +370,9 @@ impl CheckpointsView {
         }
     }
 
-    pub(super) fn restored(&mut self, checkpoint: CheckpointId, at: Millis) {
+    pub(super) fn restored(&mut self, restore: RestoreView) {
         self.counts.restored += 1;
-        self.latest_restored = Some(RestoreView { checkpoint, at });
+        self.latest_restored = Some(restore);
     }
 
     fn ended(&mut self) {

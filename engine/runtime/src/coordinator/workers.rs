@@ -1,7 +1,7 @@
 //! Connections of workers: registration, heartbeats, messages out, and the loss of a worker.
 
 use super::status::WorkerInfo;
-use super::{CoordinatorOptions, Input};
+use super::{CoordinatorOptions, Input, Token};
 use crate::error::RuntimeError;
 use crate::task::unix_ms;
 use crate::wire::{self, FromWorker, TaskReport, ToWorker};
@@ -41,9 +41,14 @@ pub(crate) async fn listen(
     options: &CoordinatorOptions,
     incarnation: u64,
 ) -> Result<(), RuntimeError> {
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| RuntimeError::Listen { address: address.to_string(), reason: error.to_string() })?;
+    let failed = |reason: String| RuntimeError::Listen { address: address.to_string(), reason };
+    let token = options.rest.token.clone();
+    if token.is_none() && !address.ip().is_loopback() {
+        return Err(failed(
+            "anybody could register as a worker there: set STREAMJOB_TOKEN or STREAMJOB_TOKEN_FILE".into(),
+        ));
+    }
+    let listener = TcpListener::bind(address).await.map_err(|error| failed(error.to_string()))?;
     let heartbeat = Heartbeat {
         interval: Duration::from_millis(options.config.heartbeat.interval_ms),
         timeout: Duration::from_millis(options.config.heartbeat.timeout_ms),
@@ -52,7 +57,7 @@ pub(crate) async fn listen(
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    tokio::spawn(serve(stream, inbox.clone(), heartbeat, incarnation));
+                    tokio::spawn(serve(stream, inbox.clone(), heartbeat, incarnation, token.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a worker's connection was not accepted");
@@ -64,14 +69,30 @@ pub(crate) async fn listen(
     Ok(())
 }
 
-async fn serve(stream: TcpStream, inbox: mpsc::Sender<Input>, heartbeat: Heartbeat, incarnation: u64) {
+async fn serve(
+    stream: TcpStream,
+    inbox: mpsc::Sender<Input>,
+    heartbeat: Heartbeat,
+    incarnation: u64,
+    expected: Option<Token>,
+) {
     let _ = stream.set_nodelay(true);
     let (mut reader, mut writer) = stream.into_split();
     let first = tokio::time::timeout(REGISTRATION_TIMEOUT, wire::receive::<FromWorker>(&mut reader)).await;
-    let Ok(Ok(Some(FromWorker::Register { job_id, fingerprint, slots, data_addr, metrics_addr, pid }))) = first else {
+    let Ok(Ok(Some(FromWorker::Register { job_id, fingerprint, slots, data_addr, metrics_addr, pid, token }))) = first
+    else {
         // Not a worker, or not one of this version.
         return;
     };
+    if let Some(expected) = expected
+        && !token.is_some_and(|token| expected.is(&token))
+    {
+        tracing::warn!(pid, %data_addr, "a worker without the job's token was refused");
+        let reason = "it does not have the job's token (STREAMJOB_TOKEN or STREAMJOB_TOKEN_FILE)".to_owned();
+        // Who is refused learns it from the end of the connection too.
+        let _ = wire::send(&mut writer, &ToWorker::Refused { reason }).await;
+        return;
+    }
     let (outbox, mut outgoing) = mpsc::channel::<ToWorker>(OUTBOX);
     let (answer, answered) = oneshot::channel();
     let registration = Registration { job_id, fingerprint, slots, data_addr, metrics_addr, pid, outbox };

@@ -6,6 +6,7 @@
 mod deploy;
 mod http;
 
+use crate::coordinator::Token;
 use crate::error::RuntimeError;
 use crate::exchange::gate::Mail;
 use crate::exchange::network::Network;
@@ -43,6 +44,8 @@ pub struct WorkerOptions {
     pub planner: Planner,
     pub config: JobConfig,
     pub job_id: String,
+    /// What the coordinator asks of its workers, if anything.
+    pub token: Option<Token>,
     /// How long to look for a coordinator before giving up; `None`: for ever.
     pub give_up_after: Option<Duration>,
 }
@@ -128,6 +131,7 @@ async fn session(
         data_addr,
         metrics_addr,
         pid: std::process::id(),
+        token: options.token.clone(),
     };
     if let Err(error) = wire::send(&mut writer, &register).await {
         return Ok(SessionEnd::Lost(error.to_string()));

@@ -15,7 +15,7 @@ use streamjob_dataflow::graph::JobGraph;
 use streamjob_protocol::coordinator::ExitReason;
 use streamjob_protocol::journal::EndState;
 use streamjob_runtime::Planner;
-use streamjob_runtime::coordinator::{self, CoordinatorOptions};
+use streamjob_runtime::coordinator::{self, CoordinatorOptions, RestOptions};
 use streamjob_runtime::worker::{self, WorkerOptions};
 
 fn config(directory: &std::path::Path, parallelism: u32, checkpoint_ms: Option<u64>) -> JobConfig {
@@ -84,12 +84,15 @@ fn run_graph(directory: &std::path::Path, graph: JobGraph, parallelism: u32, che
                 planner: planner.clone(),
                 config: config.clone(),
                 job_id: "j".into(),
+                token: None,
                 give_up_after: Some(Duration::from_secs(20)),
             };
             std::thread::spawn(move || worker::run(options))
         })
         .collect();
-    let options = CoordinatorOptions { config, graph, planner, job_id: "j".into(), revision: 1, control_addr, rest_addr };
+    let rest = RestOptions::default();
+    let job_id = "j".to_owned();
+    let options = CoordinatorOptions { config, graph, planner, job_id, revision: 1, control_addr, rest_addr, rest };
     let exit = coordinator::run(options).unwrap();
     workers.into_iter().for_each(|worker| worker.join().unwrap().unwrap());
     exit

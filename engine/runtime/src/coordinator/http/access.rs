@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::hint::black_box;
 use std::path::PathBuf;
@@ -16,8 +17,9 @@ const TOKEN_FILE: &str = "STREAMJOB_TOKEN_FILE";
 const CERT_FILE: &str = "STREAMJOB_TLS_CERT_FILE";
 const KEY_FILE: &str = "STREAMJOB_TLS_KEY_FILE";
 
-/// What `Authorization: Bearer` has to carry.
-#[derive(Clone)]
+/// What `Authorization: Bearer` has to carry, and what workers register with.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Token(String);
 
 impl Token {
@@ -51,6 +53,10 @@ impl Token {
     /// Value of the header `Authorization`.
     pub fn header(&self) -> String {
         format!("Bearer {}", self.0)
+    }
+
+    pub(crate) fn is(&self, other: &Token) -> bool {
+        self.matches(&other.0)
     }
 
     /// Takes equally long wherever the first difference is.
@@ -91,10 +97,16 @@ impl TlsFiles {
     }
 }
 
-/// Reading is free, everything else needs the token.
+/// Reading is free, everything else needs the token. Without one, web pages are kept out: a page from anywhere can make the
+/// browser of this machine's user send requests to loopback addresses, and browsers then say where the page is from.
 pub(super) async fn require_token(State(context): State<Context>, request: Request, next: Next) -> Response {
-    let Some(token) = &context.0.rest.token else { return next.run(request).await };
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let Some(token) = &context.0.rest.token else {
+        if !reads && request.headers().contains_key(header::ORIGIN) {
+            return Refusal::from_a_page().into_response();
+        }
+        return next.run(request).await;
+    };
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;

@@ -48,6 +48,13 @@ impl Refusal {
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "The coordinator is starting or stopping; try again.")
     }
 
+    pub fn from_a_page() -> Refusal {
+        Refusal::new(
+            StatusCode::FORBIDDEN,
+            "This request comes from a web page and the job has no token; set STREAMJOB_TOKEN to allow such requests.",
+        )
+    }
+
     pub fn unauthorized() -> Refusal {
         Refusal::new(
             StatusCode::UNAUTHORIZED,

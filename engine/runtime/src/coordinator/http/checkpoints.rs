@@ -151,19 +151,11 @@ pub(super) async fn statistics(
     let checkpoints = &snapshot.view.checkpoints;
     let completed = checkpoints.end_to_end_duration.count;
     let describe = |checkpoint: &Option<CheckpointView>| checkpoint.as_ref().map(|view| describer.checkpoint(view));
-    let restored = checkpoints.latest_restored.as_ref().map(|restored| {
-        let savepoint = snapshot.view.savepoints.iter().find_map(|savepoint| match &savepoint.outcome {
-            protocol::Outcome::Completed(location) if savepoint.checkpoint == Some(restored.checkpoint) => {
-                Some(location.clone())
-            }
-            _ => None,
-        });
-        Restored {
-            id: restored.checkpoint,
-            restore_timestamp: restored.at,
-            is_savepoint: savepoint.is_some(),
-            external_path: Some(savepoint.unwrap_or_else(|| describer.path(restored.checkpoint))),
-        }
+    let restored = checkpoints.latest_restored.as_ref().map(|restored| Restored {
+        id: restored.checkpoint,
+        restore_timestamp: restored.at,
+        is_savepoint: restored.savepoint,
+        external_path: Some(restored.location.clone().unwrap_or_else(|| describer.path(restored.checkpoint))),
     });
     Ok(Json(CheckpointingStatistics {
         counts: Counts {

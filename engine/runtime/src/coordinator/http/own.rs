@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use streamjob_api::config::{CheckpointConfig, RestartStrategy};
 use streamjob_api::live;
 use streamjob_api::rest::operations::{CheckRequest, TriggerResponse};
-use streamjob_protocol::coordinator::{CoordinatorView, Request};
+use streamjob_protocol::coordinator::{CoordinatorView, Request, RestoreView};
 
 /// How long a change of configuration may take to be written down before the answer says that it is under way.
 const APPLIED: Duration = Duration::from_secs(5);
@@ -88,7 +88,12 @@ pub(super) async fn check(State(context): State<Context>, body: Body) -> Answer<
             let newest = newest_checkpoint(&view).ok_or_else(|| {
                 Refusal::conflict("The job has no checkpoint yet to compare with; give \"from\", or ask again later.")
             })?;
-            format!("{}/chk-{newest}", names::storage_location(&context.0.config, &context.0.job_id))
+            match newest {
+                Newest::Own(id) => {
+                    format!("{}/chk-{id}", names::storage_location(&context.0.config, &context.0.job_id))
+                }
+                Newest::Elsewhere(location) => location,
+            }
         }
     };
     let compared = tokio::task::spawn_blocking(move || check(&request.job, &from)).await;
@@ -101,8 +106,23 @@ pub(super) async fn check(State(context): State<Context>, body: Body) -> Answer<
     }
 }
 
-fn newest_checkpoint(view: &CoordinatorView) -> Option<u64> {
+enum Newest {
+    /// A checkpoint in the job's own storage.
+    Own(u64),
+    /// The directory of what the job was started from.
+    Elsewhere(String),
+}
+
+fn newest_checkpoint(view: &CoordinatorView) -> Option<Newest> {
     let completed = view.checkpoints.latest_completed.as_ref().filter(|last| !last.discarded).map(|last| last.id);
-    let restored = view.checkpoints.latest_restored.as_ref().map(|restored| restored.checkpoint);
-    completed.max(restored)
+    let restored = view.checkpoints.latest_restored.as_ref();
+    match (completed, restored) {
+        (Some(completed), Some(restored)) if completed < restored.checkpoint => Some(of_restored(restored)),
+        (Some(completed), _) => Some(Newest::Own(completed)),
+        (None, restored) => restored.map(of_restored),
+    }
+}
+
+fn of_restored(restored: &RestoreView) -> Newest {
+    restored.location.clone().map_or(Newest::Own(restored.checkpoint), Newest::Elsewhere)
 }
