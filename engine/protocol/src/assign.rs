@@ -15,12 +15,11 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RestoreError {
     #[error(
-        "Cannot map checkpoint/savepoint state for operator {}: checkpoint {checkpoint} holds it and no operator of the \
-         job takes it; stateful operators of the job: {}. Undo the change that renamed or removed the operator, or set \
-         allowNonRestoredState to start without that state",
-        names(.unknown), names(.known)
+        "Cannot map checkpoint/savepoint state for operator {}: {} (checkpoint {checkpoint}); stateful operators of the job: \
+         {}. Undo the change that renamed or removed it, or set allowNonRestoredState to start without that state",
+        names(.unknown), .reasons.join("; "), names(.known)
     )]
-    UnknownState { checkpoint: u64, unknown: Vec<String>, known: Vec<String> },
+    UnknownState { checkpoint: u64, unknown: Vec<String>, reasons: Vec<String>, known: Vec<String> },
     #[error("the state of checkpoint {checkpoint} does not fit the job: {}", .reasons.join("; "))]
     IncompatibleState { checkpoint: u64, reasons: Vec<String> },
     #[error(
@@ -139,17 +138,16 @@ fn check(manifest: &CheckpointManifest, plan: &JobPlan, allow_non_restored: bool
     if !reasons.is_empty() {
         return Err(RestoreError::IncompatibleState { checkpoint, reasons });
     }
-    let dropped = checks.into_iter().filter(|check| check.verdict == Verdict::Dropped);
-    let unknown: Vec<String> = dropped.map(|check| check.uid).collect();
-    if unknown.is_empty() || allow_non_restored {
+    let dropped: Vec<_> = checks.into_iter().filter(|check| check.verdict == Verdict::Dropped).collect();
+    if dropped.is_empty() || allow_non_restored {
         return Ok(());
     }
+    let unknown = dropped.iter().map(|check| check.uid.clone()).collect();
+    let mut reasons: Vec<String> = dropped.into_iter().flat_map(|check| check.reasons).collect();
+    reasons.dedup();
     let stateful = plan.operators().filter(|operator| operator.stateful);
-    Err(RestoreError::UnknownState {
-        checkpoint,
-        unknown,
-        known: stateful.map(|operator| operator.uid.clone()).collect(),
-    })
+    let known = stateful.map(|operator| operator.uid.clone()).collect();
+    Err(RestoreError::UnknownState { checkpoint, unknown, reasons, known })
 }
 
 /// The part of an operator's stored state that the operator has a place for.

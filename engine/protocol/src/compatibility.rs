@@ -36,7 +36,8 @@ pub enum Verdict {
     Restored,
     /// Nothing is stored for it: it starts empty.
     New,
-    /// State is stored that nothing in the job takes. Acceptable only where state that is not restored is allowed.
+    /// State is stored that nothing in the job takes, all of the operator's or the part that the reasons name. Acceptable
+    /// only where state that is not restored is allowed.
     Dropped,
     /// State is stored for it in a form that it cannot read.
     Incompatible,
@@ -109,10 +110,18 @@ fn check(operator: &OperatorPlan, stored: Option<&OperatorManifest>) -> Option<O
     let mut restored = false;
     for ((name, schema), state) in &states {
         match operator.state.iter().find(|table| table.name == *name) {
-            Some(table) if table.schema != *schema && state.holds_something => wrong.push(mismatch(table, schema)),
-            Some(_) => restored = true,
+            Some(table) if table.schema == *schema || !state.holds_something => restored = true,
+            Some(table) => match surplus(table, schema) {
+                Some(columns) => {
+                    restored = true;
+                    left.push(format!(
+                        "the columns {columns} of state '{name}' are no longer kept; the others are restored"
+                    ));
+                }
+                None => wrong.push(mismatch(table, schema)),
+            },
             None if takes(operator, name) => restored = true,
-            None if state.holds_something => left.push(name.as_str()),
+            None if state.holds_something => left.push(format!("the operator no longer has the stored state '{name}'")),
             None => {}
         }
     }
@@ -120,11 +129,12 @@ fn check(operator: &OperatorPlan, stored: Option<&OperatorManifest>) -> Option<O
         (Verdict::Incompatible, wrong)
     } else if !left.is_empty() {
         let own: Vec<&str> = operator.state.iter().map(|table| table.name.as_str()).collect();
-        let own = if own.is_empty() { "none".to_owned() } else { own.join(", ") };
-        (
-            Verdict::Dropped,
-            vec![format!("the operator no longer has the stored state {}; it has: {own}", left.join(", "))],
-        )
+        if !operator.stateful {
+            left.push("it keeps no state now".to_owned());
+        } else if !restored {
+            left.push(format!("it has: {}", own.join(", ")));
+        }
+        (Verdict::Dropped, left)
     } else if !operator.stateful {
         return None;
     } else if restored {
@@ -135,6 +145,16 @@ fn check(operator: &OperatorPlan, stored: Option<&OperatorManifest>) -> Option<O
     Some(OperatorCheck { uid: operator.uid.clone(), name: operator.name.clone(), verdict, reasons })
 }
 
+/// The value columns that are stored beyond those that the operator asks for, if that is the only difference.
+fn surplus(table: &StateTable, stored: &str) -> Option<String> {
+    let (stored, wanted) = (columns(stored), columns(&table.schema));
+    let keys = |columns: &[&str]| columns.iter().filter(|column| column.ends_with(" KEY")).count();
+    let same_keys = keys(&stored) == keys(&wanted) && stored[..keys(&stored)] == wanted[..keys(&wanted)];
+    let beyond: Vec<&str> = stored.iter().filter(|column| !wanted.contains(column)).copied().collect();
+    let complete = wanted.iter().all(|column| stored.contains(column));
+    (same_keys && complete && !beyond.is_empty()).then(|| beyond.join(", "))
+}
+
 fn mismatch(table: &StateTable, stored: &str) -> String {
     let (before, after) = (columns(stored), columns(&table.schema));
     let only = |these: &[&str], those: &[&str]| -> Vec<String> {
@@ -143,7 +163,7 @@ fn mismatch(table: &StateTable, stored: &str) -> String {
     let (gone, added) = (only(&before, &after), only(&after, &before));
     let difference = match (gone.is_empty(), added.is_empty()) {
         (false, false) => format!("{} became {}", gone.join(", "), added.join(", ")),
-        (false, true) => format!("the job no longer has {}", gone.join(", ")),
+        (false, true) => format!("{} is a key no more", gone.join(", ")),
         (true, false) => format!("the job adds {}, which cannot be computed from what is stored", added.join(", ")),
         (true, true) => "their order differs".to_owned(),
     };

@@ -115,7 +115,8 @@ fn r54_another_schema_is_refused_with_both_schemas_even_where_state_may_be_dropp
 fn differences_are_named() {
     let cases = [
         ("k Utf8 KEY", "k Int64 KEY", "k Utf8 KEY became k Int64 KEY"),
-        ("k Utf8 KEY, a Int64, b Int64", "k Utf8 KEY, b Int64", "no longer has a Int64"),
+        ("k Utf8 KEY, a Int64", "k Utf8 KEY, a Int64, b Decimal128(38, 2)", "adds b Decimal128(38, 2), which"),
+        ("k Utf8 KEY, l Int64 KEY, a Int64", "k Utf8 KEY, a Int64", "l Int64 KEY is a key no more"),
         ("k Utf8 KEY, a Int64, b Int64", "k Utf8 KEY, b Int64, a Int64", "order differs"),
     ];
     for (before, after, expected) in cases {
@@ -145,7 +146,21 @@ fn lists_have_a_name_and_a_redistribution() {
     assert!(why.contains("offsets") && why.contains("files"), "{why}");
     let (found, why) = verdict(list("files", Union, 1), vec![]);
     assert_eq!(found, Verdict::Dropped);
-    assert!(why.contains("it has: none"), "{why}");
+    assert!(why.contains("keeps no state"), "{why}");
+}
+
+#[test]
+fn columns_that_are_no_longer_kept_are_dropped_where_that_is_allowed() {
+    let stored = "k Utf8 KEY, a Int64, b Decimal128(38, 2), c Int64";
+    let (found, why) = verdict(table("t", stored, 1), vec![StateTable::keyed("t", "k Utf8 KEY, a Int64")]);
+    assert_eq!(found, Verdict::Dropped);
+    assert!(why.contains("the columns b Decimal128(38, 2), c Int64 of state 't'"), "{why}");
+    let stored = manifest(vec![("a", table("t", stored, 1))]);
+    let job = plan(vec![operator("a", vec![StateTable::keyed("t", "k Utf8 KEY, c Int64")])]);
+    let message = assign_state(Some(&stored), &job, false).unwrap_err().to_string();
+    assert!(message.contains("operator a: the columns a Int64, b Decimal128(38, 2) of state 't'"), "{message}");
+    let restores = assign_state(Some(&stored), &job, true).unwrap();
+    assert!(restores.values().all(|restore| restore.operators["a"].keyed.len() == 1), "the rest is given out");
 }
 
 #[test]

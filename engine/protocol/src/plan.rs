@@ -37,7 +37,8 @@ pub struct OperatorPlan {
 pub struct StateTable {
     /// Unique within the operator.
     pub name: String,
-    /// As manifests have it: `user Utf8 KEY, visits Int64` for keyed state; for lists see [`StateTable::list`].
+    /// As manifests have it: `user Utf8 KEY, visits Int64` for keyed state; for lists see [`StateTable::list`]. An operator
+    /// finds its columns by name: stored rows may have more value columns than it asks for, which are left behind.
     pub schema: String,
 }
 

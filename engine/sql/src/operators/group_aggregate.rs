@@ -266,6 +266,9 @@ impl Operator for GroupAggregate {
         let keys = self.key_fields.len();
         for (number, layout) in self.layouts.iter().enumerate() {
             let chain = restore.keyed.remove(&layout.name).unwrap_or_default();
+            if !layout.fits(&chain) {
+                self.choice.begin_anew();
+            }
             for rows in layout.restored(chain)? {
                 let (key_columns, state) = rows.columns().split_at(keys);
                 match (number, state) {

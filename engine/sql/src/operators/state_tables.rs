@@ -4,7 +4,7 @@
 use crate::operators::state_error;
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
 use arrow::compute::{concat, take_record_batch};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use streamjob_dataflow::TaskError;
 use streamjob_protocol::plan::StateTable;
 use streamjob_state::keys::key_group;
@@ -152,6 +152,11 @@ impl CutChoice {
         }
         cut
     }
+
+    /// The next cut of changes is a whole one: what is stored has another form, which changes cannot be relative to.
+    pub fn begin_anew(&mut self) {
+        self.since_whole = usize::MAX / 2;
+    }
 }
 
 /// Rows of a state table, and the hash of each row's group. Of removed rows only the key columns.
@@ -224,21 +229,44 @@ impl TableLayout {
         })
     }
 
-    /// The rows that are left of a restored chain, in an order in which later ones replace earlier ones.
-    /// Fails if the state has other columns than the job needs.
-    pub fn restored(&self, chain: Vec<KeyedRows>) -> Result<Vec<RecordBatch>, TaskError> {
-        for part in &chain {
-            let schema = part.rows.schema();
-            let found: Vec<&DataType> = schema.fields().iter().map(|field| field.data_type()).collect();
-            let needed: Vec<&DataType> = self.schema.fields().iter().map(|field| field.data_type()).collect();
-            if found != needed {
-                return Err(TaskError::Fatal(format!(
-                    "state table '{}' of the checkpoint has the columns {schema}, the job needs {}; \
-                     start the changed query without this state or under another uid",
-                    self.name, self.schema
-                )));
+    /// Stored rows have the columns of this table and no others.
+    pub fn fits(&self, chain: &[KeyedRows]) -> bool {
+        chain.iter().all(|part| self.has_columns(&part.rows.schema()))
+    }
+
+    fn has_columns(&self, stored: &Schema) -> bool {
+        let columns = |schema: &Schema| -> Vec<(String, DataType)> {
+            schema.fields().iter().map(|field| (field.name().clone(), field.data_type().clone())).collect()
+        };
+        columns(stored) == columns(&self.schema)
+    }
+
+    /// The columns of this table out of stored ones: aggregates that the query no longer has are left behind.
+    fn taken(&self, part: KeyedRows) -> Result<KeyedRows, TaskError> {
+        let stored = part.rows.schema();
+        if self.has_columns(&stored) {
+            return Ok(part);
+        }
+        let mut places = Vec::with_capacity(self.schema.fields().len());
+        for field in self.schema.fields() {
+            match stored.column_with_name(field.name()) {
+                Some((place, found)) if found.data_type() == field.data_type() => places.push(place),
+                _ => {
+                    return Err(TaskError::Fatal(format!(
+                        "state table '{}' of the checkpoint has the columns {stored}, the job needs {}; undo the change of \
+                         the query, or start it without this state",
+                        self.name, self.schema
+                    )));
+                }
             }
         }
+        Ok(KeyedRows { rows: part.rows.project(&places)?, deleted: part.deleted })
+    }
+
+    /// The rows that are left of a restored chain, in an order in which later ones replace earlier ones.
+    /// Fails if the state lacks columns that the job needs.
+    pub fn restored(&self, chain: Vec<KeyedRows>) -> Result<Vec<RecordBatch>, TaskError> {
+        let chain = chain.into_iter().map(|part| self.taken(part)).collect::<Result<Vec<_>, _>>()?;
         if chain.iter().all(|part| part.deleted.is_none()) {
             return Ok(chain.into_iter().map(|part| part.rows).collect());
         }

@@ -286,6 +286,9 @@ impl Operator for WindowAggregate {
         self.restore_watermark(restore.lists.get(WATERMARK).map_or(&[], Vec::as_slice))?;
         for (number, layout) in self.layouts.clone().iter().enumerate() {
             let chain = restore.keyed.remove(&layout.name).unwrap_or_default();
+            if !layout.fits(&chain) {
+                self.choice.begin_anew();
+            }
             for rows in layout.restored(chain)? {
                 self.restore_table(number, &rows)?;
             }
