@@ -1,5 +1,6 @@
 //! What an edited job makes of stored state: told by `check` before anything starts, and by a start itself.
 
+use crate::expected;
 use crate::harness::{Job, Launch, Place, files_below, latest_checkpoint, visible_rows};
 use crate::nexmark::await_checkpoint;
 use serde_json::Value;
@@ -159,6 +160,11 @@ fn r50_r54_check_says_what_an_edit_does_to_a_retained_checkpoint() {
         with(&["restored counts/numbers/group-by-mod_n_50_ebfa56ea", "incompatible totals/numbers/group-all"]);
     assert_eq!(stored.verdicts(&allowing(other_aggregate.clone())), (false, incompatible));
 
+    let one_less = job(&[COUNTS, &TOTALS.replace(", SUM(n)", ", 0")]);
+    let without = with(&["restored counts/numbers/group-by-mod_n_50_ebfa56ea", "dropped totals/numbers/group-all"]);
+    assert_eq!(stored.verdicts(&one_less), (false, without.clone()));
+    assert_eq!(stored.verdicts(&allowing(one_less)), (true, without));
+
     let (code, text) = stored.check(&other_aggregate, &[]);
     assert_eq!(code, 1);
     for part in
@@ -221,7 +227,8 @@ fn r49_r53_an_edited_job_goes_on_from_a_savepoint_with_the_state_that_the_edit_d
 /// One statement goes, another comes, and the order changes: the counts are those of a run without interruption.
 fn goes_on(stored: &Interrupted, restored: &str) {
     let highest = "INSERT INTO totals SELECT MAX(n), MIN(n) FROM keyed WHERE id = 7 GROUP BY id;";
-    let edited = allowing(job(&[highest, COUNTS])).parallelism(2);
+    let without_sum = "INSERT INTO totals SELECT COUNT(*), -1 FROM numbers;";
+    let edited = allowing(job(&[highest, without_sum, COUNTS])).parallelism(2);
     // In the same place: files that wait to be committed are where the sink left them.
     let file = stored.place.path("next.yaml");
     let from = format!("{{ path: {} }}", stored.checkpoint.display());
@@ -233,6 +240,11 @@ fn goes_on(stored: &Interrupted, restored: &str) {
     for row in counts {
         assert_eq!(row["visits"], ROWS / KEYS, "{row}");
     }
+    // The count goes on where the sum beside it was taken out.
+    let totals = visible_rows(&stored.place.path("output/totals"));
+    let totals = totals.iter().map(|row| serde_json::from_str::<Value>(row).expect("JSON"));
+    let highest = totals.filter(|row| row["amount"] == -1).filter_map(|row| row["visits"].as_u64()).max();
+    assert_eq!(highest, Some(ROWS));
 }
 
 #[test]
@@ -284,4 +296,60 @@ fn snapshots_that_are_damaged_or_of_another_job_are_refused() {
     let mut check = stored.check_launch(&both(), &missing, &[]).start();
     assert_eq!(check.await_end().code(), Some(2));
     assert!(check.log().contains("there is no directory"), "{}", check.log());
+}
+
+/// An upgrade in the way people do it, with processes that die before and after: stop with a savepoint, edit the text, check,
+/// run again. What the edit does not touch is as if nothing had happened.
+#[test]
+fn r53_an_upgrade_of_a_nexmark_job_with_kills_in_the_middle() {
+    const EVENTS: u64 = 120_000;
+    const RATE: u64 = 20_000;
+    let job = Job::file("e2e/jobs/accounts.yaml")
+        .env("EVENTS", EVENTS)
+        .env("RATE", RATE)
+        .parallelism(2)
+        .checkpoint("interval: 200ms, tolerableFailures: 1000000")
+        .restarting();
+    let place = Place::new();
+    let state = place.path("state");
+    let mut engine = place.job(&job).start();
+    let first = await_checkpoint(&mut engine, &state, 2);
+    engine.kill(engine.workers(2)[0]);
+    await_checkpoint(&mut engine, &state, first + 1);
+    let directory = place.path("savepoints").display().to_string();
+    let stop = ["stop", "--data-dir", "state", "--savepoint-dir", &directory, "--output", "json"];
+    let report: Value = serde_json::from_str(&Launch::verb(place.root(), &stop).succeed()).expect("JSON");
+    let savepoint = report["location"].as_str().expect("a place").to_owned();
+    engine.succeed();
+
+    // Cheap bids are counted no more, a statement comes, and the statements change places.
+    let statements = job.text().find("INSERT INTO accounts").zip(job.text().find("INSERT INTO channels"));
+    let (accounts, channels) = statements.expect("both statements");
+    let accounts = job.text()[accounts..channels].trim().to_owned();
+    let busiest = "INSERT INTO auctions SELECT auction, COUNT(*) FROM bid GROUP BY auction;";
+    let edited = job
+        .replace(&accounts, "")
+        .replace("GROUP BY window_start, window_end, channel;", &format!(
+            "GROUP BY window_start, window_end, channel;\n        {}\n        {busiest}",
+            accounts.replace("FROM bid", "FROM bid WHERE price >= 1000")
+        ))
+        .replace("CREATE TABLE channels (", "CREATE TABLE auctions (auction BIGINT, bids BIGINT) WITH ('connector' = 'blackhole');\n      CREATE TABLE channels (");
+    let file = place.path("edited.yaml");
+    fs::write(&file, edited.text()).unwrap();
+    let checked = Launch::verb(place.root(), &["check", "edited.yaml", "--from", &savepoint]).succeed();
+    for part in
+        ["restored      accounts/events/group-by-bid_bidder", "new           auctions/events/group-by-bid_auction"]
+    {
+        assert!(checked.contains(part), "'{part}' in\n{checked}");
+    }
+    assert!(!checked.contains("dropped") && !checked.contains("incompatible"), "{checked}");
+
+    let before = latest_checkpoint(&state);
+    let mut engine = place.job(&edited).start();
+    let next = await_checkpoint(&mut engine, &state, before);
+    engine.kill(engine.workers(2)[1]);
+    await_checkpoint(&mut engine, &state, next);
+    engine.kill(engine.coordinator());
+    engine.succeed();
+    expected::nexmark("quickstart", EVENTS, RATE, &place.path(".streamjob/output/channels"), &[]);
 }
