@@ -55,7 +55,8 @@ def build():
     if not os.path.exists(jar) or os.path.getmtime(jar) < max(map(os.path.getmtime, sources)):
         if shutil.which("mvn") is None:
             raise SystemExit("the jobs for Apache Flink need Maven and a JDK 17 to build: install them (Debian: maven)")
-        subprocess.run(["mvn", "-q", "-B", "-f", HERE, f"-Dbuild.dir={out}", "clean", "package"], check=True)
+        command = ["mvn", "-q", "-B", "-Dstyle.color=never", "-f", HERE, f"-Dbuild.dir={out}", "clean", "package"]
+        subprocess.run(command, check=True)
     return out
 
 
