@@ -1,10 +1,17 @@
 #!/usr/bin/env python3
-"""Measures the engine on bounded jobs in local mode: rows/s, rows per CPU-second of all processes (start, planning and
-checkpoints included), peak memory, checkpoint durations.
+"""Measures the engine in local mode. Cases, to be chosen by `--cases`:
 
-Every configuration runs `--repeat` times, interleaved, and the median is printed. CPU time is what the operating system
-charged the supervisor and all its (waited for) children. `--flink FILE` adds a column with ratios to the figures of
-another engine, a JSON object {"query/parallelism/checkpoint": rows per CPU-second}.
+  rates     bounded jobs: rows/s, rows per CPU-second of all processes (start, planning and checkpoints included), peak
+            memory, checkpoint durations; without and with checkpoints. CPU time is what the operating system charged the
+            supervisor and all its (waited for) children. `--flink FILE` adds a column with ratios to the figures of another
+            engine, a JSON object {"query/parallelism/checkpoint": rows per CPU-second}.
+  recovery  a job with a million keys in its state and a checkpoint every second; its worker is killed by SIGKILL. Time from
+            there until the restored aggregation has all keys back and processes rows, seen on the new worker's /metrics.
+  pause     rows in five seconds when writing each snapshot takes half a second beside the rows, and in their way: what
+            barriers are good for. Needs a build with fault points, `--engine-with-faults`, which `cargo test -p streamjob-cli
+            --no-run` makes.
+
+Every configuration runs `--repeat` times, interleaved, and the median is printed.
 """
 
 import argparse
@@ -16,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 
 BID = """
 CREATE TABLE bid (
@@ -24,9 +32,10 @@ CREATE TABLE bid (
   WATERMARK FOR `dateTime` AS `dateTime` - INTERVAL '4' SECOND
 ) WITH ('connector' = 'nexmark', 'events.num' = '{events}', 'first-event.rate' = '100000', 'next-event.rate' = '100000');
 """
+KEYS = 1_000_000
 KV = """
-CREATE TABLE kv (k BIGINT, v BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '{events}',
-  'rows-per-second' = '1000000000', 'fields.k.min' = '0', 'fields.k.max' = '999999',
+CREATE TABLE kv (k BIGINT, v BIGINT) WITH ('connector' = 'datagen', {bound}
+  'rows-per-second' = '1000000000', 'fields.k.min' = '0', 'fields.k.max' = '{last_key}',
   'fields.v.min' = '0', 'fields.v.max' = '1000');
 """
 # Name: (tables, sink columns, query, million events at parallelism 1)
@@ -45,10 +54,11 @@ QUERIES = {
 }
 
 
-def job_file(directory, query, parallelism, interval, scale):
-    tables, columns, select, millions = QUERIES[query]
-    events = int(millions * scale * 1_000_000)
-    sql = tables.format(events=events)
+def job_file(directory, query, parallelism, interval, events, keys=KEYS):
+    """`events` absent: the job does not end."""
+    tables, columns, select, _ = QUERIES[query]
+    bound = f"'number-of-rows' = '{events}'," if events else ""
+    sql = tables.format(events=events, bound=bound, last_key=keys - 1)
     sql += f"CREATE TABLE sink ({columns}) WITH ('connector' = 'blackhole');\nINSERT INTO sink {select};\n"
     checkpoint = f"  checkpoint:\n    interval: {interval}\n" if interval else ""
     text = (
@@ -59,7 +69,7 @@ def job_file(directory, query, parallelism, interval, scale):
     path = os.path.join(directory, "job.yaml")
     with open(path, "w") as file:
         file.write(text)
-    return path, events
+    return path
 
 
 class Sampler(threading.Thread):
@@ -101,8 +111,9 @@ def resident(pid):
 
 
 def run(engine, query, parallelism, interval, scale):
+    events = int(QUERIES[query][3] * scale * 1_000_000)
     with tempfile.TemporaryDirectory() as directory:
-        path, events = job_file(directory, query, parallelism, interval, scale)
+        path = job_file(directory, query, parallelism, interval, events)
         data = os.path.join(directory, "data")
         started = time.monotonic()
         process = subprocess.Popen([engine, "run", path, "--data-dir", data, "--fresh"],
@@ -134,9 +145,119 @@ def checkpoint_durations(logs):
     return found
 
 
+class Endless:
+    """A job without an end, and what its processes say over HTTP."""
+
+    def __init__(self, engine, directory, interval, keys=KEYS, faults=None):
+        path = job_file(directory, "kvcount", 1, interval, None, keys)
+        self.data = os.path.join(directory, "data")
+        self.log = open(os.path.join(directory, "log"), "w")
+        environment = dict(os.environ, STREAMJOB_FAULTS=faults) if faults else None
+        self.process = subprocess.Popen([engine, "run", path, "--data-dir", self.data, "--fresh"], env=environment,
+                                        stdout=self.log, stderr=subprocess.STDOUT)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        # As Ctrl-C: a last checkpoint, then the end of all processes.
+        self.process.terminate()
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+
+    def status(self):
+        with open(os.path.join(self.data, "run.json")) as file:
+            address = json.load(file)["rest"]
+        return json.loads(fetch(f"{address}/v1/status"))
+
+    def metric(self, name):
+        """By operator, the sum over its subtasks; asked of the workers themselves."""
+        values = {}
+        for worker in self.status()["workers"]:
+            for line in fetch(f"http://{worker['metrics_addr']}/metrics").splitlines():
+                if line.startswith(name + "{"):
+                    labels, value = line.rsplit(" ", 1)
+                    operator = labels.split('operator="', 1)[1].split('"', 1)[0]
+                    values[operator] = values.get(operator, 0) + float(value)
+        return values
+
+    def rows(self):
+        """Keys in the state of the aggregation, and rows that it has processed since it was deployed."""
+        state = self.metric("streamjob_operator_state_rows")
+        keyed = max(state, key=state.get)
+        return state[keyed], self.metric("streamjob_operator_records_in_total")[keyed]
+
+    def wait(self, what, condition, seconds=120):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                sys.exit(f"waiting for {what}, the engine ended; see {self.log.name}")
+            try:
+                found = condition()
+                if found:
+                    return found
+            except (OSError, ValueError, KeyError):
+                pass  # The process that would know is starting or gone.
+            time.sleep(0.01)
+        sys.exit(f"waited {seconds} s for {what}")
+
+
+def fetch(address):
+    with urllib.request.urlopen(address, timeout=5) as reply:
+        return reply.read().decode()
+
+
+def recovery(engine):
+    """Seconds from the worker's death to rows processed with all state."""
+    with tempfile.TemporaryDirectory() as directory, Endless(engine, directory, "1s") as job:
+        job.wait("all keys", lambda: job.rows()[0] >= KEYS)
+        before = job.status()["checkpoints"]["completed"]
+        # The first of them may have begun without some keys.
+        job.wait("checkpoints with them", lambda: job.status()["checkpoints"]["completed"] >= before + 2)
+        worker = job.status()["workers"][0]["pid"]
+        os.kill(worker, 9)
+        start = time.monotonic()
+
+        def works_again():
+            workers = job.status()["workers"]
+            if not workers or any(each["pid"] == worker for each in workers):
+                return False
+            keys, rows = job.rows()
+            return keys >= KEYS and rows > 0
+
+        job.wait("rows after the kill", works_again)
+        return time.monotonic() - start
+
+
+def rows_in_five_seconds(engine, fault):
+    with tempfile.TemporaryDirectory() as directory, Endless(engine, directory, "250ms", 1000, fault) as job:
+        job.wait("a checkpoint", lambda: job.status()["checkpoints"]["completed"])
+        before, start = job.rows()[1], time.monotonic()
+        time.sleep(5)
+        return (job.rows()[1] - before) / (time.monotonic() - start) * 5
+
+
+def compare_pause(engine, repeat):
+    faults = {"in the way of rows": "cut.before=delay:500", "beside them": "upload.before=delay:500"}
+    results = {name: [] for name in faults}
+    for _ in range(repeat):
+        for name, fault in faults.items():
+            results[name].append(rows_in_five_seconds(engine, fault))
+    for name, rows in results.items():
+        print(f"pause: {statistics.median(rows) / 1e6:.2f} M rows in five seconds, snapshots take 0.5 s {name}")
+    ratio = statistics.median(results["beside them"]) / statistics.median(results["in the way of rows"])
+    print(f"pause: barriers {ratio:.2f} times the rows of standing still")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", default="target/release/streamjob-engine")
+    parser.add_argument("--engine-with-faults", default="target/debug/streamjob-engine")
+    parser.add_argument("--cases", default="rates,recovery", help="some of rates, recovery, pause")
     parser.add_argument("--queries", default=",".join(QUERIES))
     parser.add_argument("--parallelism", default="1,2")
     parser.add_argument("--checkpoints", default="off,1s")
@@ -144,6 +265,18 @@ def main():
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of events")
     parser.add_argument("--flink", help="JSON file to compare with")
     arguments = parser.parse_args()
+    cases = arguments.cases.split(",")
+    if "rates" in cases:
+        compare_rates(arguments)
+    if "recovery" in cases:
+        times = [recovery(arguments.engine) for _ in range(arguments.repeat)]
+        print(f"recovery: {KEYS / 1e6:.0f} M keys, worker killed, rows with all state again after "
+              f"{statistics.median(times):.2f} s (median of {', '.join(f'{each:.2f}' for each in times)})")
+    if "pause" in cases:
+        compare_pause(arguments.engine_with_faults, arguments.repeat)
+
+
+def compare_rates(arguments):
     flink = {}
     if arguments.flink:
         with open(arguments.flink) as file:

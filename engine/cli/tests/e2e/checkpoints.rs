@@ -160,6 +160,26 @@ fn a_finished_job_that_is_run_again_says_so_and_changes_nothing() {
 }
 
 #[test]
+fn r24_preferring_checkpoints_for_recovery_is_accepted_with_a_warning_and_changes_nothing() {
+    let option = "execution.checkpointing.prefer-checkpoint-for-recovery";
+    let sql = format!(
+        "SET '{option}' = 'true';\n\
+         CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '10',\n\
+         'fields.n.kind' = 'sequence', 'fields.n.start' = '1', 'fields.n.end' = '10');\n\
+         CREATE TABLE shown (n BIGINT) WITH ('connector' = 'print');\n\
+         INSERT INTO shown SELECT n FROM numbers;"
+    );
+    let place = Place::new();
+    let mut engine = place.job(&Job::sql("prefers", &sql).checkpoint("interval: 100ms")).start();
+    let status = engine.await_end();
+    assert!(status.success(), "{status}\n{}", engine.log_end());
+    assert_eq!(engine.log().matches("+I[").count(), 10, "{}", engine.log());
+    let logs = engine.process_logs();
+    let warning = logs.lines().find(|line| line.contains(option)).unwrap_or_else(|| panic!("{logs}"));
+    assert!(warning.contains("WARN") && warning.contains("has no effect"), "{warning}");
+}
+
+#[test]
 fn r25_retention_decides_what_is_left_of_a_job_that_finished() {
     for (retention, kept) in [("None", false), ("DeleteOnCancellation", false), ("RetainOnCancellation", false)] {
         let place = Place::new();

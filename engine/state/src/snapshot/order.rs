@@ -9,9 +9,20 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder,
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::take;
 use arrow::datatypes::{ArrowNativeType, DataType};
+use std::num::NonZero;
 use std::ops::Range;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use streamjob_protocol::manifest::KeyGroupRange;
+
+/// From here on it pays to start threads.
+const ROWS_WORTH_A_THREAD: usize = 1 << 18;
+const MOST_THREADS: usize = 4;
+
+/// Whether values of the type are moved to their places, not gathered from them.
+fn is_moved(data_type: &DataType) -> bool {
+    data_type == &DataType::Boolean || data_type.primitive_width().is_some_and(|width| width <= 16)
+}
 
 /// Where rows stand that are sorted by key group.
 pub(crate) struct GroupOrder {
@@ -91,29 +102,44 @@ impl GroupOrder {
         }
     }
 
-    /// All columns, which have a value for every row.
+    /// All columns, which have a value for every row. Large tables are shared out among threads.
     pub fn columns(&self, columns: &[ArrayRef]) -> Result<Vec<Sorted>, StateError> {
-        let mut rows: Option<Arc<UInt32Array>> = None;
-        columns
-            .iter()
-            .map(|column| {
-                Ok(Sorted::Values(match column.data_type().primitive_width() {
-                    Some(1) => self.fixed::<u8>(column)?,
-                    Some(2) => self.fixed::<u16>(column)?,
-                    Some(4) => self.fixed::<u32>(column)?,
-                    Some(8) => self.fixed::<u64>(column)?,
-                    Some(16) => self.fixed::<i128>(column)?,
-                    _ if column.data_type() == &DataType::Boolean => {
-                        let values = self.bits(column.as_boolean().values());
-                        Arc::new(BooleanArray::new(values, self.nulls(column)))
-                    }
-                    _ => {
-                        let rows = rows.get_or_insert_with(|| Arc::new(UInt32Array::from(self.rows())));
-                        return Ok(Sorted::Gather(column.clone(), rows.clone()));
-                    }
-                }))
-            })
-            .collect()
+        let gathers = columns.iter().any(|column| !is_moved(column.data_type()));
+        let rows = Arc::new(UInt32Array::from(if gathers { self.rows() } else { Vec::new() }));
+        let threads = match self.places.len() < ROWS_WORTH_A_THREAD {
+            true => 1,
+            false => available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS),
+        };
+        let sort = |part: &[ArrayRef]| part.iter().map(|column| self.column(column, &rows)).collect();
+        if threads == 1 {
+            return sort(columns);
+        }
+        std::thread::scope(|scope| {
+            let parts: Vec<_> =
+                columns.chunks(columns.len().div_ceil(threads).max(1)).map(|part| scope.spawn(|| sort(part))).collect();
+            let mut sorted = Vec::with_capacity(columns.len());
+            for part in parts {
+                let part: Result<Vec<Sorted>, StateError> =
+                    part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                sorted.extend(part?);
+            }
+            Ok(sorted)
+        })
+    }
+
+    fn column(&self, column: &ArrayRef, rows: &Arc<UInt32Array>) -> Result<Sorted, StateError> {
+        Ok(Sorted::Values(match column.data_type().primitive_width() {
+            Some(1) => self.fixed::<u8>(column)?,
+            Some(2) => self.fixed::<u16>(column)?,
+            Some(4) => self.fixed::<u32>(column)?,
+            Some(8) => self.fixed::<u64>(column)?,
+            Some(16) => self.fixed::<i128>(column)?,
+            _ if column.data_type() == &DataType::Boolean => {
+                let values = self.bits(column.as_boolean().values());
+                Arc::new(BooleanArray::new(values, self.nulls(column)))
+            }
+            _ => return Ok(Sorted::Gather(column.clone(), rows.clone())),
+        }))
     }
 
     fn fixed<T: ArrowNativeType>(&self, column: &ArrayRef) -> Result<ArrayRef, StateError> {
@@ -145,6 +171,73 @@ impl Sorted {
         match self {
             Sorted::Values(column) => Ok(column.slice(places.start, places.len())),
             Sorted::Gather(column, rows) => Ok(take(column, &rows.slice(places.start, places.len()), None)?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array, Int16Array, StringArray};
+    use proptest::prelude::*;
+
+    const RANGE: KeyGroupRange = KeyGroupRange { first: 3, last: 9 };
+
+    fn columns(rows: usize, nulls: bool) -> Vec<ArrayRef> {
+        let there = |row: usize| !nulls || row % 3 != 0;
+        let number = |row: usize| there(row).then_some(row as i64 - 5);
+        vec![
+            Arc::new(Int8Array::from_iter((0..rows).map(|row| number(row).map(|value| value as i8)))),
+            Arc::new(Int16Array::from_iter((0..rows).map(|row| number(row).map(|value| value as i16)))),
+            Arc::new(Date32Array::from_iter((0..rows).map(|row| number(row).map(|value| value as i32)))),
+            Arc::new(Float32Array::from_iter((0..rows).map(|row| number(row).map(|value| value as f32 / 3.0)))),
+            Arc::new(Float64Array::from_iter((0..rows).map(|row| number(row).map(|value| value as f64 / 3.0)))),
+            Arc::new(Decimal128Array::from_iter(
+                (0..rows).map(|row| number(row).map(|value| value as i128 * 1_000_000)),
+            )),
+            Arc::new(BooleanArray::from_iter((0..rows).map(|row| number(row).map(|value| value % 2 == 0)))),
+            Arc::new(StringArray::from_iter(
+                (0..rows).map(|row| number(row).map(|value| "x".repeat(value as usize % 7))),
+            )),
+        ]
+    }
+
+    #[test]
+    fn groups_outside_the_range_are_named() {
+        for group in [0, 2, 10, u16::MAX] {
+            assert_eq!(GroupOrder::new(&[5, group, 3], RANGE).err(), Some(group));
+        }
+        let all = KeyGroupRange { first: 0, last: u16::MAX };
+        assert_eq!(GroupOrder::new(&[u16::MAX, 0], all).ok().unwrap().rows(), [1, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn columns_are_where_a_stable_sort_puts_them(groups in prop::collection::vec(3u16..=9, 0..200), nulls in any::<bool>(), from in 0usize..20) {
+            let order = GroupOrder::new(&groups, RANGE).ok().unwrap();
+            let mut expected: Vec<u32> = (0..groups.len() as u32).collect();
+            expected.sort_by_key(|&row| groups[row as usize]);
+            prop_assert_eq!(&order.rows(), &expected);
+            let sorted: Vec<u16> = expected.iter().map(|&row| groups[row as usize]).collect();
+            prop_assert_eq!(order.groups(), UInt16Array::from(sorted.clone()));
+            for (group, first) in order.index() {
+                prop_assert_eq!(sorted.iter().position(|other| other == group), Some(*first as usize));
+            }
+            // Slices of larger columns, too.
+            let columns: Vec<ArrayRef> =
+                columns(groups.len() + from, nulls).iter().map(|column| column.slice(from, groups.len())).collect();
+            let rows = UInt32Array::from(expected);
+            for (column, sorted) in columns.iter().zip(order.columns(&columns).unwrap()) {
+                let expected = take(column, &rows, None).unwrap();
+                let cut = groups.len() / 3;
+                for range in [0..cut, cut..groups.len()] {
+                    prop_assert_eq!(&sorted.chunk(range.clone()).unwrap(), &expected.slice(range.start, range.len()));
+                }
+            }
+            let marks = BooleanArray::from_iter((0..groups.len()).map(|row| Some(row % 2 == 0)));
+            let expected = take(&marks, &rows, None).unwrap();
+            prop_assert_eq!(&order.marks(Some(&marks)), expected.as_boolean().values());
+            prop_assert_eq!(order.marks(None).count_set_bits(), 0);
         }
     }
 }
