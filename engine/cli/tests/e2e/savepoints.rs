@@ -54,6 +54,14 @@ fn stop(place: &Place, engine: &mut Engine, more: &[&str]) -> String {
     stopped
 }
 
+/// As [`stop`], of a job of which processes were killed: a savepoint that a restart hits fails, and is asked for again.
+fn stop_between_restarts(place: &Place, engine: &mut Engine) -> String {
+    let stopped = engine
+        .eventually("a stop that no restart hits", || verb(place, &["stop", "--output", "json"]).start().ended_well());
+    assert!(engine.await_end().success(), "{}", engine.log_end());
+    location(&stopped)
+}
+
 /// The job, started anew from a snapshot, in a data directory of its own.
 fn restored(place: &Place, job: &Job, from: &str, claim: &str, data_dir: &str) -> Launch {
     let job = job.clone().spec("restoreFrom", &format!("{{ path: {from}, claimMode: {claim} }}"));
@@ -288,8 +296,7 @@ fn kills_around_savepoints_stops_and_rescaling_leave_the_result_as_it_is() {
             engine.kill(engine.coordinator());
         }
         asked.ended();
-        Running::of(&engine);
-        stop(&place, &mut engine, &[]);
+        stop_between_restarts(&place, &mut engine);
     }
     place.job(&job).succeed();
     results_are_right(&place);
@@ -427,7 +434,7 @@ fn compressed_snapshots_are_smaller_and_restore_the_same() {
         let job = job(&place).checkpoint(&format!("interval: 200ms, compression: {compression}"));
         let mut engine = started(&place, &job, 2);
         engine.kill(engine.workers(1)[0]);
-        let taken = stop(&place, &mut engine, &[]);
+        let taken = stop_between_restarts(&place, &mut engine);
         sizes.push(files_below(Path::new(&taken)).iter().map(|file| fs::metadata(file).unwrap().len()).sum::<u64>());
         // Another compression reads it as well.
         place.job(&job.checkpoint("interval: 200ms")).succeed();
@@ -453,4 +460,67 @@ fn savepoints_on_s3_are_taken_stopped_with_and_restored() {
     let left: Vec<String> =
         minio.object_names().into_iter().filter(|name| name.contains(stopped.rsplit('/').next().unwrap())).collect();
     assert_eq!(left, Vec::<String>::new(), "claimed, so it went with the job's own checkpoints");
+}
+
+const CHANNELS: &str = "WHERE LOWER(channel) IN ('apple', 'google', 'facebook', 'baidu')";
+
+/// What somebody does to the SQL between two runs, and what `check` says about it. Nothing touches the accounts.
+fn edits(job: &Job) -> [(&'static str, Job, &'static [&'static str]); 4] {
+    let other = "        INSERT INTO channels\n";
+    let more = "CREATE TABLE more (bids BIGINT) WITH ('connector' = 'blackhole');\n\n      EXECUTE STATEMENT SET\n";
+    let added = job
+        .clone()
+        .replace("EXECUTE STATEMENT SET\n", more)
+        .replace(other, &format!("        INSERT INTO more SELECT COUNT(*) FROM bid WHERE price > 100;\n{other}"));
+    let filtered = job.clone().replace(CHANNELS, "WHERE channel <> 'apple'");
+    let start = job.text().find(other).expect("the statement");
+    let end = start + job.text()[start..].find(";\n").expect("its end") + 2;
+    let statement = job.text()[start..end].to_owned();
+    let dropped = job.clone().replace(&statement, "").spec("upgrade", "{ allowNonRestoredState: true }");
+    let accounts =
+        "        INSERT INTO accounts SELECT bidder, COUNT(*) AS bids, SUM(price) AS spent FROM bid GROUP BY bidder;\n";
+    let reordered = job.clone().replace(accounts, "").replace(
+        &statement,
+        &format!("{statement}        -- The big spenders.\n{}", accounts.replace("FROM bid", "\n          FROM bid")),
+    );
+    [
+        ("a statement more", added, &["new"]),
+        ("another filter", filtered, &[]),
+        ("a statement less", dropped, &["dropped"]),
+        ("another order, a comment, a line break", reordered, &[]),
+    ]
+}
+
+#[test]
+fn r53_upgrade_drills_with_kills_keep_what_the_edit_does_not_touch() {
+    let place = Place::new();
+    let plain = job(&place);
+    for (name, edited, verdicts) in edits(&plain) {
+        let place = Place::new();
+        let savepoint_dir = format!("{{ savepointDir: {} }}", savepoints(&place).display());
+        let mut engine = started(&place, &plain.clone().spec("storage", &savepoint_dir), 1);
+        engine.kill(engine.workers(1)[0]);
+        let taken = stop_between_restarts(&place, &mut engine);
+        let edited = edited.spec("storage", &savepoint_dir);
+        fs::write(place.path("edited.yaml"), edited.text()).unwrap();
+        let check =
+            Launch::verb(place.root(), &["check", "edited.yaml", "--from", &taken, "--output", "json"]).succeed();
+        let check: Value = serde_json::from_str(&check).unwrap_or_else(|error| panic!("{error}: {check}"));
+        let text = check.to_string().to_lowercase();
+        for verdict in ["new", "dropped", "incompatible"] {
+            let found = text.contains(&format!("\"verdict\":\"{verdict}\""));
+            assert_eq!(found, verdicts.contains(&verdict), "{name}: {verdict} in {check}");
+        }
+        let engine = restored(&place, &edited, &taken, "NoClaim", "upgraded").start();
+        engine.eventually("a checkpoint of the upgraded job", || {
+            files_below(&place.path("upgraded")).iter().any(|file| file.ends_with("_metadata")).then_some(())
+        });
+        engine.kill(engine.coordinator());
+        engine.kill(engine.workers(1)[0]);
+        engine.succeed();
+        expected::nexmark("accounts", EVENTS, RATE, &place.path(".streamjob/output/accounts"), &[]);
+        if name.starts_with("another order") || name.starts_with("a statement more") {
+            expected::nexmark("quickstart", EVENTS, RATE, &place.path(".streamjob/output/channels"), &[]);
+        }
+    }
 }
