@@ -46,6 +46,11 @@ pub fn files_of_manifest(manifest: &CheckpointManifest) -> BTreeSet<String> {
     files
 }
 
+/// Named absolutely: not in the job's own storage.
+pub fn is_elsewhere(path: &str) -> bool {
+    path.starts_with('/') || path.starts_with("file:") || path.contains("://")
+}
+
 pub fn files_of_state(state: &OperatorState) -> impl Iterator<Item = String> + '_ {
     state.keyed.iter().flat_map(|handle| handle.files.iter().map(|file| file.path.clone()))
 }

@@ -8,7 +8,7 @@ use super::machine::{Backoff, Coordinator};
 use super::{Action, Report, StoreError};
 use crate::ids::{CheckpointId, Millis};
 use crate::journal::{JournalEntry, Location};
-use crate::retention::discards;
+use crate::retention::{discards, is_elsewhere};
 use std::collections::{BTreeMap, BTreeSet};
 
 const DELETE_ATTEMPTS: u32 = 5;
@@ -167,9 +167,13 @@ impl Coordinator {
                 if !self.files_are_known(checkpoint, checksum) {
                     return;
                 }
-                let files = self.ledger.release(checkpoint);
+                let mut files = self.ledger.release(checkpoint);
                 self.restore_points.forget(checkpoint);
                 if let Some(deletion) = self.cleanup.deletions.get_mut(&checkpoint) {
+                    if deletion.location.is_none() {
+                        // Carried on from a snapshot elsewhere, for tasks that had finished in it: not the job's.
+                        files.retain(|file| !is_elsewhere(file));
+                    }
                     deletion.files = files;
                 }
             }

@@ -145,6 +145,7 @@ impl Coordinator {
 
     /// A predecessor wrote the end down but may not have cleaned up.
     pub(super) fn resume_ending(&mut self, end: EndState, reason: Option<String>) {
+        self.discard_left_savepoints();
         self.life = Life::Ending(Ending { end, reason, asked: true, journaled: true, discarding: false });
     }
 

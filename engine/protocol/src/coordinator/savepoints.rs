@@ -156,11 +156,10 @@ impl Coordinator {
     /// Savepoints that a predecessor began: what it wrote goes, and they are taken anew; those of an older revision are
     /// over. What is left of failed ones goes too: the predecessor may not have come to it.
     pub(super) fn recover_savepoints(&mut self) {
+        self.discard_left_savepoints();
         for record in self.journal.state.savepoints.clone() {
-            record.former.iter().for_each(|directory| self.discard_directory(directory));
             match record.outcome {
-                SavepointOutcome::Completed { .. } => {}
-                SavepointOutcome::Failed { .. } => self.discard_directory(&record.location),
+                SavepointOutcome::Completed { .. } | SavepointOutcome::Failed { .. } => {}
                 SavepointOutcome::Abandoned => {
                     self.discard_directory(&record.location);
                     let reason = "the job was taken over by a later revision".to_owned();
@@ -181,6 +180,16 @@ impl Coordinator {
             self.request_savepoint(early.trigger, &early.directory, early.then);
         }
         self.show_savepoints();
+    }
+
+    /// Attempts that came to nothing and may not have been deleted.
+    pub(super) fn discard_left_savepoints(&mut self) {
+        for record in self.journal.state.savepoints.clone() {
+            record.former.iter().for_each(|directory| self.discard_directory(directory));
+            if matches!(record.outcome, SavepointOutcome::Failed { .. }) {
+                self.discard_directory(&record.location);
+            }
+        }
     }
 
     pub(super) fn on_savepoint_started(&mut self, trigger: &str) {

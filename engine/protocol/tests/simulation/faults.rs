@@ -1,8 +1,11 @@
 //! What goes wrong: processes die, stop and are cut off, links stall, the store fails and forgets.
 
 use crate::schedule::Fault;
+use crate::store::is_elsewhere;
 use crate::world::World;
+use streamjob_api::config::{CheckpointConfig, RestartStrategy};
 use streamjob_protocol::coordinator::{Event, Request};
+use streamjob_protocol::journal::AfterSavepoint;
 
 impl World {
     pub fn strike(&mut self, fault: Fault) {
@@ -51,7 +54,8 @@ impl World {
                 }
             }
             Fault::DamageFile => {
-                let files: Vec<String> = self.shared.store.files.keys().cloned().collect();
+                let files = self.shared.store.files.keys().filter(|path| !is_elsewhere(path));
+                let files: Vec<String> = files.cloned().collect();
                 if !files.is_empty() {
                     let index = self.shared.random.between(0, files.len() as u64 - 1) as usize;
                     if let Some(file) = self.shared.store.files.get_mut(&files[index]) {
@@ -60,7 +64,24 @@ impl World {
                 }
             }
             Fault::RequestCheckpoint => {
-                self.ask(Request::TriggerCheckpoint { trigger: format!("t{}", self.step), full: false })
+                let full = self.shared.random.once_in(3);
+                self.ask_by_name(|trigger| Request::TriggerCheckpoint { trigger, full });
+            }
+            Fault::Savepoint => self.ask_savepoint(AfterSavepoint::GoOn),
+            Fault::Stop => self.ask_savepoint(AfterSavepoint::Stop { drain: false }),
+            Fault::Drain => self.ask_savepoint(AfterSavepoint::Stop { drain: true }),
+            Fault::CancelWithSavepoint => self.ask_savepoint(AfterSavepoint::Cancel),
+            Fault::Rescale => {
+                // One more than there is: the planner refuses it.
+                let parallelism = self.shared.random.between(1, self.schedule.jobs.len() as u64 + 1) as u32;
+                self.ask_by_name(|trigger| Request::Rescale { trigger, parallelism });
+            }
+            Fault::Reconfigure => self.reconfigure(),
+            Fault::RepeatRequest => {
+                if !self.asked.is_empty() {
+                    let index = self.shared.random.between(0, self.asked.len() as u64 - 1) as usize;
+                    self.ask(self.asked[index].clone());
+                }
             }
             Fault::Suspend => self.ask(Request::Suspend),
             Fault::Cancel => self.ask(Request::Cancel),
@@ -73,6 +94,29 @@ impl World {
         self.shared.faults_on = false;
         self.shared.outage_until = 0;
         self.shared.slow_until = 0;
+    }
+
+    fn ask_by_name(&mut self, request: impl FnOnce(String) -> Request) {
+        let request = request(format!("request-{}", self.asked.len()));
+        self.asked.push(request.clone());
+        self.ask(request);
+    }
+
+    fn ask_savepoint(&mut self, then: AfterSavepoint) {
+        self.ask_by_name(|trigger| Request::Savepoint { trigger, directory: "/savepoints".into(), then });
+    }
+
+    fn reconfigure(&mut self) {
+        let random = &mut self.shared.random;
+        let checkpoint = CheckpointConfig {
+            interval_ms: Some(random.between(12, 80)),
+            timeout_ms: random.between(100, 500),
+            max_concurrent: random.between(1, 3) as u32,
+            retained: random.between(1, 3) as u32,
+            ..self.schedule.checkpoint.clone()
+        };
+        let restart = RestartStrategy::FixedDelay { attempts: u32::MAX, delay_ms: random.between(0, 30) };
+        self.ask(Request::Reconfigure { checkpoint, restart });
     }
 
     fn ask(&mut self, request: Request) {

@@ -68,6 +68,9 @@ pub struct Job {
     pub slots: u32,
 }
 
+/// In a split's position: the source was told to end here.
+pub const DRAINED: u8 = 0x80;
+
 pub fn key_group(key: Key) -> u16 {
     (key.wrapping_mul(7).wrapping_add(3)) % MAX_PARALLELISM as u16
 }
@@ -275,7 +278,7 @@ impl Job {
     pub fn read(&self, positions: &[u8]) -> u64 {
         let mut mask = 0;
         for (split, position) in self.splits.iter().zip(positions) {
-            for offset in 0..*position {
+            for offset in 0..*position & !DRAINED {
                 mask |= 1 << (split.first + offset);
             }
         }

@@ -48,25 +48,36 @@ pub struct TaskLifecycle {
     checkpointing: bool,
     /// The first checkpoint taken after the end: when it completes, the task may go.
     final_checkpoint: Option<CheckpointId>,
+    /// Nothing follows this checkpoint's barrier: the task ends when it completes, and goes on when it is aborted.
+    last: Option<CheckpointId>,
 }
 
 impl TaskLifecycle {
     /// `checkpointing`: checkpoints are on, so a task that drained waits for one.
     pub fn new(checkpointing: bool) -> Self {
-        TaskLifecycle { state: TaskState::Deploying, checkpointing, final_checkpoint: None }
+        TaskLifecycle { state: TaskState::Deploying, checkpointing, final_checkpoint: None, last: None }
     }
 
     pub fn state(&self) -> TaskState {
         self.state
     }
 
-    /// State is restored, processing begins.
-    pub fn on_restored(&mut self) -> Vec<TaskAction> {
+    /// Sources must not send anything.
+    pub fn is_held(&self) -> bool {
+        self.last.is_some()
+    }
+
+    /// State is restored and processing begins, unless the job has `stopped` with it.
+    pub fn on_restored(&mut self, stopped: bool) -> Vec<TaskAction> {
         if self.state != TaskState::Deploying {
             return Vec::new();
         }
         self.state = TaskState::Running;
-        vec![TaskAction::Report(TaskStatus::Running)]
+        let mut actions = vec![TaskAction::Report(TaskStatus::Running)];
+        if stopped {
+            actions.extend(self.finish());
+        }
+        actions
     }
 
     pub fn on_trigger(&mut self, barrier: Barrier) -> Vec<TaskAction> {
@@ -79,7 +90,10 @@ impl TaskLifecycle {
     }
 
     /// The state of the checkpoint is being cut. Returns what `TaskSnapshot::finished` has to say.
-    pub fn on_snapshot(&mut self, checkpoint: CheckpointId) -> bool {
+    pub fn on_snapshot(&mut self, checkpoint: CheckpointId, last: bool) -> bool {
+        if last {
+            self.last = Some(checkpoint);
+        }
         let finished = self.state == TaskState::Drained;
         if finished {
             self.final_checkpoint.get_or_insert(checkpoint);
@@ -101,13 +115,17 @@ impl TaskLifecycle {
         if matches!(self.state, TaskState::Running | TaskState::Drained) {
             actions.push(TaskAction::Commit(checkpoint));
         }
-        if self.state == TaskState::Drained && self.final_checkpoint.is_some_and(|covering| covering <= checkpoint) {
+        let covers = |covering: Option<CheckpointId>| covering.is_some_and(|covering| covering <= checkpoint);
+        let ends = self.state == TaskState::Drained && covers(self.final_checkpoint)
+            || !self.state.is_terminal() && covers(self.last);
+        if ends {
             actions.extend(self.finish());
         }
         actions
     }
 
     pub fn on_abort(&mut self, checkpoint: CheckpointId) -> Vec<TaskAction> {
+        self.last = self.last.filter(|last| *last != checkpoint);
         if self.state.is_terminal() { Vec::new() } else { vec![TaskAction::Abort(checkpoint)] }
     }
 
@@ -150,7 +168,7 @@ mod tests {
 
     fn running(checkpointing: bool) -> TaskLifecycle {
         let mut task = TaskLifecycle::new(checkpointing);
-        assert_eq!(task.on_restored(), vec![TaskAction::Report(TaskStatus::Running)]);
+        assert_eq!(task.on_restored(false), vec![TaskAction::Report(TaskStatus::Running)]);
         task
     }
 
@@ -159,7 +177,7 @@ mod tests {
         let mut task = TaskLifecycle::new(true);
         let decline = |reason| vec![TaskAction::Decline { checkpoint: 1, reason }];
         assert_eq!(task.on_trigger(barrier(1)), decline(DeclineReason::TaskNotReady));
-        task.on_restored();
+        task.on_restored(false);
         assert_eq!(task.on_trigger(barrier(1)), vec![TaskAction::Align(barrier(1))]);
         task.on_cancel();
         assert_eq!(task.on_trigger(barrier(1)), decline(DeclineReason::TaskClosing));
@@ -168,19 +186,35 @@ mod tests {
     #[test]
     fn a_drained_task_finishes_with_the_first_completed_checkpoint_that_covers_its_end() {
         let mut task = running(true);
-        assert!(!task.on_snapshot(4));
+        assert!(!task.on_snapshot(4, false));
         assert_eq!(task.on_drained(), vec![TaskAction::Report(TaskStatus::Drained)]);
         // Checkpoint 4 was cut before the end: its completion commits, but does not end the task.
         assert_eq!(task.on_complete(4), vec![TaskAction::Commit(4)]);
-        assert!(task.on_snapshot(5));
+        assert!(task.on_snapshot(5, false));
         assert_eq!(task.on_abort(5), vec![TaskAction::Abort(5)]);
-        assert!(task.on_snapshot(6));
+        assert!(task.on_snapshot(6, false));
         assert_eq!(
             task.on_complete(6),
             vec![TaskAction::Commit(6), TaskAction::CloseOutputs, TaskAction::Report(TaskStatus::Finished)]
         );
         assert_eq!(task.state(), TaskState::Finished);
         assert!(task.on_complete(7).is_empty());
+    }
+
+    #[test]
+    fn a_task_ends_with_a_last_checkpoint_and_goes_on_if_it_is_aborted() {
+        let mut task = running(true);
+        task.on_snapshot(4, true);
+        assert!(task.is_held());
+        assert_eq!(task.on_complete(3), vec![TaskAction::Commit(3)]);
+        task.on_abort(4);
+        assert!(!task.is_held());
+        task.on_snapshot(6, true);
+        let ended = [TaskAction::CloseOutputs, TaskAction::Report(TaskStatus::Finished)];
+        assert_eq!(task.on_complete(6), [vec![TaskAction::Commit(6)], ended.to_vec()].concat());
+        let mut stopped = TaskLifecycle::new(true);
+        let expected = [vec![TaskAction::Report(TaskStatus::Running)], ended.to_vec()].concat();
+        assert_eq!(stopped.on_restored(true), expected);
     }
 
     #[test]

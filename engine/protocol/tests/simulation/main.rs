@@ -12,7 +12,9 @@ mod mutant;
 mod oracle;
 mod processes;
 mod requests;
+mod savepoint_rules;
 mod schedule;
+mod sequel;
 mod shared;
 mod store;
 mod task;
@@ -106,6 +108,13 @@ fn every_fault_strikes_in_the_first_thousand_schedules() {
         Fault::RequestCheckpoint,
         Fault::Suspend,
         Fault::Cancel,
+        Fault::Savepoint,
+        Fault::Stop,
+        Fault::Drain,
+        Fault::CancelWithSavepoint,
+        Fault::Rescale,
+        Fault::Reconfigure,
+        Fault::RepeatRequest,
     ];
     let schedules: Vec<Schedule> = (0..1_000).map(|seed| Schedule::of_seed(&mut shared::Dice::new(seed))).collect();
     for fault in all {

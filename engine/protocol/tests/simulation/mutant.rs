@@ -44,9 +44,37 @@ pub enum Mutant {
     SweptWhileTasksRun,
     /// Dirty keys of a cut that could not be written are forgotten.
     FailedDeltaForgotten,
+    /// A plain savepoint commits.
+    SavepointCommits,
+    /// A savepoint refers to files of checkpoints.
+    SavepointSharesFiles,
+    /// A checkpoint that completes takes the place of an older savepoint.
+    SavepointSubsumed,
+    /// Nobody writes down that a savepoint begins.
+    SavepointNotJournaled,
+    /// What a failed savepoint wrote stays where it is.
+    SavepointLeftBehind,
+    /// Sources send on behind a last barrier.
+    SentBehindLastBarrier,
+    /// Sources that waited behind a last barrier do not go on when it comes to nothing.
+    HeldForEver,
+    /// Tasks end with the job's last savepoint, but do not commit.
+    StoppedWithoutCommit,
+    /// A new coordinator does not know that the job has stopped.
+    StopForgotten,
+    /// A task that is only to commit and to end goes on.
+    StoppedRestoreGoesOn,
+    /// Files of a savepoint that the job went on from go with its checkpoints.
+    ForeignFilesDeleted,
+    /// Nobody writes down another parallelism.
+    RescaleNotJournaled,
+    /// Another plan is deployed while tasks of the former still run.
+    PlanSwappedTooEarly,
+    /// A request that is repeated is another request to a new coordinator.
+    TriggerForgotten,
 }
 
-pub const ALL: [Mutant; 21] = [
+pub const ALL: [Mutant; 35] = [
     Mutant::FenceSkipped,
     Mutant::UnknownTakenForWritten,
     Mutant::AckBeforeWrite,
@@ -68,4 +96,18 @@ pub const ALL: [Mutant; 21] = [
     Mutant::ChainKeptThroughRescaling,
     Mutant::SweptWhileTasksRun,
     Mutant::FailedDeltaForgotten,
+    Mutant::SavepointCommits,
+    Mutant::SavepointSharesFiles,
+    Mutant::SavepointSubsumed,
+    Mutant::SavepointNotJournaled,
+    Mutant::SavepointLeftBehind,
+    Mutant::SentBehindLastBarrier,
+    Mutant::HeldForEver,
+    Mutant::StoppedWithoutCommit,
+    Mutant::StopForgotten,
+    Mutant::StoppedRestoreGoesOn,
+    Mutant::ForeignFilesDeleted,
+    Mutant::RescaleNotJournaled,
+    Mutant::PlanSwappedTooEarly,
+    Mutant::TriggerForgotten,
 ];

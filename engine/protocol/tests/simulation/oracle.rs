@@ -2,13 +2,16 @@
 //!
 //! Works on what is really in the store and in the tasks, never on what a coordinator believes.
 
-use crate::job::{Job, Key, KeyState, Role, Row, key_group, pipeline_of, show_row, uid};
+use crate::job::{DRAINED, Job, Key, KeyState, Role, Row, key_group, pipeline_of, show_row, uid};
+use crate::savepoint_rules::Savepoints;
 use crate::store::{Store, checksum, files_of};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use streamjob_protocol::coordinator::{Barrier, SnapshotKind};
 use streamjob_protocol::ids::{CheckpointId, TaskId};
 use streamjob_protocol::journal::{EndState, JournalEntry, JournalState};
 use streamjob_protocol::key_groups::key_group_range;
-use streamjob_protocol::manifest::{CheckpointManifest, TaskSnapshot};
+use streamjob_protocol::manifest::{CheckpointManifest, TaskRestore, TaskSnapshot};
 
 /// What a checkpoint says: how far every split was read, and every key's sum.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +40,9 @@ pub struct Oracle {
     skipped: BTreeSet<(usize, CheckpointId)>,
     /// The same, when the newest checkpoint completed and it was decided what to discard.
     skipped_before: BTreeSet<(usize, CheckpointId)>,
+    pub savepoints: Savepoints,
+    /// The job ended behind this savepoint, drained: nothing is left to read.
+    drained: Option<CheckpointId>,
 }
 
 impl Oracle {
@@ -52,6 +58,8 @@ impl Oracle {
             covered: BTreeSet::new(),
             skipped: BTreeSet::new(),
             skipped_before: BTreeSet::new(),
+            savepoints: Savepoints::default(),
+            drained: None,
         }
     }
 
@@ -61,7 +69,11 @@ impl Oracle {
         }
     }
 
-    pub fn on_trigger(&mut self, coordinator: usize, checkpoint: CheckpointId) {
+    pub fn on_trigger(&mut self, coordinator: usize, barrier: &Barrier) {
+        let checkpoint = barrier.checkpoint;
+        if let SnapshotKind::Savepoint { directory } = &barrier.kind {
+            self.savepoints.directories.insert((coordinator, checkpoint), directory.clone());
+        }
         let own = self.triggered.iter().filter(|(_, by)| **by == coordinator).map(|(id, _)| *id).max();
         let floor = self.floors.get(&coordinator).copied().max(own).unwrap_or(0);
         if checkpoint <= floor {
@@ -94,7 +106,7 @@ impl Oracle {
         (before, after): (&JournalState, &JournalState),
         entry: &JournalEntry,
         (coordinator, claimant): (usize, &str),
-        job: &Job,
+        jobs: &[Rc<Job>],
         store: &Store,
     ) {
         if let JournalEntry::Claimed { revision, .. } = entry {
@@ -113,13 +125,23 @@ impl Oracle {
         }
         match entry {
             JournalEntry::Completed { checkpoint, manifest_checksum, .. } => {
-                self.on_completed(coordinator, *checkpoint, *manifest_checksum, job, store);
+                if let Some(stopped) = before.stopped.filter(|stopped| stopped < checkpoint) {
+                    let what = format!("checkpoint {checkpoint} completes, but the job has stopped with {stopped}");
+                    self.violate("stop", what);
+                }
+                self.on_completed(coordinator, *checkpoint, *manifest_checksum, jobs, store);
             }
+            JournalEntry::SavepointCompleted { trigger, checkpoint, manifest_checksum, .. } => {
+                let snapshot = (*checkpoint, *manifest_checksum);
+                self.on_savepoint_completed((before, after), (coordinator, trigger), snapshot, jobs, store);
+            }
+            JournalEntry::Adopted { location, .. } => self.on_adopted(location),
             JournalEntry::Discarded { checkpoint } => {
                 // Damage that nobody has seen yet is bad luck; going down to what was known to be damaged is a mistake.
                 let known_damaged = |id: CheckpointId| self.skipped_before.contains(&(coordinator, id));
                 let usable = |state: &JournalState| {
-                    state.checkpoints.iter().any(|(id, _)| store.manifests.contains_key(id) && !known_damaged(*id))
+                    let mut kept = state.checkpoints.iter();
+                    kept.any(|(id, _)| store.snapshot(state, *id).is_some() && !known_damaged(*id))
                 };
                 if before.ended.is_none() && usable(before) && !usable(after) {
                     self.violate("I6", format!("checkpoint {checkpoint}, the last usable one, is discarded"));
@@ -137,11 +159,13 @@ impl Oracle {
         coordinator: usize,
         checkpoint: CheckpointId,
         manifest_checksum: u64,
-        job: &Job,
+        jobs: &[Rc<Job>],
         store: &Store,
     ) {
+        let stop = store.state().stopped;
         if let Some((newest, _)) = self.completed.last_key_value()
             && *newest >= checkpoint
+            && stop != Some(*newest)
         {
             self.violate("I3", format!("checkpoint {checkpoint} completes after {newest}"));
         }
@@ -153,6 +177,57 @@ impl Oracle {
         if stored.checksum != manifest_checksum || checksum(manifest) != manifest_checksum {
             self.violate("I2", format!("checkpoint {checkpoint} is journaled with another manifest's checksum"));
         }
+        for file in files_of(manifest) {
+            if !store.files.contains_key(&file.path) {
+                self.violate(
+                    "I2",
+                    format!("checkpoint {checkpoint} is journaled, but its file {} is not there", file.path),
+                );
+                return;
+            }
+        }
+        let job = &jobs[stored.parallelism as usize - 1];
+        let content = self.check_snapshot((coordinator, checkpoint), (manifest, manifest), job, store);
+        self.complete(checkpoint, content, false);
+        self.skipped_before.clone_from(&self.skipped);
+    }
+
+    /// What belongs to it may become visible.
+    pub fn complete(&mut self, checkpoint: CheckpointId, content: Content, stops: bool) {
+        if content.is_drained() && self.drained.is_none() {
+            self.drained = Some(checkpoint);
+            if !stops {
+                self.violate("stop", format!("checkpoint {checkpoint} holds drained sources of a job that goes on"));
+            }
+        }
+        self.covered.extend(&content.transactions);
+        self.completed.insert(checkpoint, content);
+    }
+
+    /// The job stopped drained once: nothing is left to read.
+    pub fn has_drained(&self) -> bool {
+        self.drained.is_some()
+    }
+
+    /// Another job begins with this.
+    pub fn begin_with(&mut self, checkpoint: CheckpointId, content: Content) {
+        self.triggered.insert(checkpoint, usize::MAX);
+        self.complete(checkpoint, content, true);
+    }
+
+    /// Transactions of completed checkpoints with lower ids.
+    pub fn covered_before(&self, checkpoint: CheckpointId) -> BTreeSet<u64> {
+        self.completed.range(..checkpoint).flat_map(|(_, content)| content.transactions.iter().copied()).collect()
+    }
+
+    /// Holds what its tasks wrote, and what that says is right. `named`: the same with names of files in the store.
+    pub fn check_snapshot(
+        &mut self,
+        (coordinator, checkpoint): (usize, CheckpointId),
+        (manifest, named): (&CheckpointManifest, &CheckpointManifest),
+        job: &Job,
+        store: &Store,
+    ) -> Content {
         let written = self.written.remove(&(coordinator, checkpoint)).unwrap_or_default();
         for task in job.plan.tasks() {
             for operator in &job.plan.vertices[task.vertex as usize].operators {
@@ -178,23 +253,11 @@ impl Oracle {
                 }
             }
         }
-        for file in files_of(manifest) {
-            if !store.files.contains_key(&file.path) {
-                self.violate(
-                    "I2",
-                    format!("checkpoint {checkpoint} is journaled, but its file {} is not there", file.path),
-                );
-                return;
-            }
-        }
-        let content = self.content(checkpoint, manifest, job, store);
+        let content = self.content(checkpoint, named, job, store);
         if !self.fell_back && self.exactly_once {
             self.check_rows(checkpoint, &content, job, store);
-        } else {
-            self.covered.extend(&content.transactions);
         }
-        self.completed.insert(checkpoint, content);
-        self.skipped_before.clone_from(&self.skipped);
+        content
     }
 
     /// Reads a checkpoint and compares sums with source positions (I1).
@@ -279,23 +342,19 @@ impl Oracle {
 
     /// What is visible, or becomes so with this checkpoint, is what the sources were read up to (I1, I4).
     fn check_rows(&mut self, checkpoint: CheckpointId, content: &Content, job: &Job, store: &Store) {
-        self.covered.extend(&content.transactions);
-        let mut covered: Vec<Row> = self
-            .covered
-            .iter()
-            .filter_map(|name| store.transactions.get(name))
-            .flat_map(|tx| tx.rows.clone())
-            .collect();
-        let mut expected = job.rows(job.read(&content.positions));
+        let mut covered = self.covered_before(checkpoint);
+        covered.extend(&content.transactions);
+        let mut covered: Vec<Row> =
+            covered.iter().filter_map(|name| store.transactions.get(name)).flat_map(|tx| tx.rows.clone()).collect();
+        let mut expected = content.rows(job);
         for (key, state) in &content.sums {
             if state.closed {
-                expected.push(crate::job::final_row(*key, state.sum));
                 let ends: Vec<bool> = job
                     .splits
                     .iter()
                     .zip(&content.positions)
                     .filter(|(split, _)| split.pipeline == pipeline_of(*key))
-                    .map(|(split, position)| *position == split.len)
+                    .map(|(split, position)| *position == split.len || position & DRAINED != 0)
                     .collect();
                 if ends.contains(&false) {
                     self.violate("I1", format!("checkpoint {checkpoint}: key {key} is closed before its input ended"));
@@ -314,8 +373,15 @@ impl Oracle {
     }
 
     /// A coordinator starts tasks from this checkpoint.
-    pub fn on_deploy(&mut self, coordinator: usize, claimant: &str, restore: Option<CheckpointId>, store: &Store) {
-        let state = store.state();
+    pub fn on_deploy(
+        &mut self,
+        (coordinator, claimant): (usize, &str),
+        task: &TaskRestore,
+        (parallelism, specified): (u32, u32),
+        external: Option<CheckpointId>,
+        store: &Store,
+    ) {
+        let (state, restore) = (store.state(), task.checkpoint);
         if let Some(checkpoint) = restore
             && !self.completed.contains_key(&checkpoint)
         {
@@ -324,8 +390,18 @@ impl Oracle {
         if state.claimant.as_deref() != Some(claimant) {
             return;
         }
+        if parallelism != state.parallelism.unwrap_or(specified) {
+            self.violate("rescale", format!("parallelism {parallelism} is deployed, the journal says {state:?}"));
+        }
+        if task.stopped != (state.stopped.is_some() && restore == state.stopped) {
+            let what = format!("checkpoint {restore:?} is restored, stopped: {}, by {:?}", task.stopped, state.stopped);
+            self.violate("stop", what);
+        }
+        if state.checkpoints.is_empty() && restore != external {
+            self.violate("I8", format!("the job starts from {restore:?}, although it was given {external:?}"));
+        }
         for (newer, _) in state.checkpoints.iter().filter(|(id, _)| restore.is_none_or(|restore| *id > restore)) {
-            if store.is_whole(*newer) {
+            if store.is_whole(&state, *newer) {
                 self.violate("I2", format!("checkpoint {restore:?} is restored, although {newer} is there and whole"));
             } else if restore.is_none() {
                 self.violate("I2", "the job starts from nothing, although it had checkpoints".into());
@@ -384,12 +460,15 @@ impl Oracle {
     /// Somebody deletes a checkpoint's manifest and these files.
     pub fn on_delete(&mut self, store: &Store, checkpoint: Option<CheckpointId>, files: &[String]) {
         let state = store.state();
+        self.on_files_deleted(files);
         for (retained, _) in &state.checkpoints {
-            if Some(*retained) == checkpoint {
+            if Some(*retained) == checkpoint && !state.locations.contains_key(retained) {
                 self.violate("I6", format!("checkpoint {retained} is deleted, but not discarded in the journal"));
             }
             // What is damaged anyway cannot be made worse.
-            let Some(stored) = store.manifests.get(retained).filter(|_| store.is_whole(*retained)) else { continue };
+            let Some(stored) = store.snapshot(&state, *retained).filter(|_| store.is_whole(&state, *retained)) else {
+                continue;
+            };
             if let Some(file) = files_of(&stored.manifest).find(|file| files.contains(&file.path)) {
                 self.violate("I6", format!("{} is deleted, but checkpoint {retained} refers to it", file.path));
             }
@@ -400,8 +479,25 @@ impl Oracle {
     pub fn at_end(&mut self, job: &Job, store: &Store, end: EndState) {
         let mut visible: Vec<Row> =
             store.transactions.values().filter(|tx| tx.visible).flat_map(|tx| tx.rows.clone()).collect();
-        let mut expected = job.rows(u64::MAX);
-        expected.extend(job.final_rows());
+        let state = store.state();
+        let behind = state.stopped.filter(|_| end == EndState::Finished).or(self.drained);
+        let mut expected = match behind.and_then(|behind| self.completed.get(&behind)) {
+            Some(content) => content.rows(job),
+            None => {
+                let mut all = job.rows(u64::MAX);
+                all.extend(job.final_rows());
+                all
+            }
+        };
+        if end == EndState::Finished
+            && self
+                .completed
+                .last_key_value()
+                .is_some_and(|(last, _)| state.stopped.is_some() && state.stopped != Some(*last))
+        {
+            self.violate("stop", format!("the job stopped with {:?}, but went on", state.stopped));
+        }
+        self.check_savepoints(store);
         if end != EndState::Finished {
             // Cut short: what is visible is part of the whole, and no row is visible twice.
             visible.sort_unstable();
@@ -426,6 +522,20 @@ impl Oracle {
         if let Some(difference) = difference(&mut visible, &mut expected) {
             self.violate("end", format!("the output {difference}"));
         }
+    }
+}
+
+impl Content {
+    pub fn is_drained(&self) -> bool {
+        self.positions.iter().any(|position| position & DRAINED != 0)
+    }
+
+    /// What is visible if everything up to here is, and nothing else.
+    fn rows(&self, job: &Job) -> Vec<Row> {
+        let mut rows = job.rows(job.read(&self.positions));
+        let closed = self.sums.iter().filter(|(_, state)| state.closed);
+        rows.extend(closed.map(|(key, state)| crate::job::final_row(*key, state.sum)));
+        rows
     }
 }
 

@@ -1,10 +1,8 @@
 //! Coordinator processes, worker processes and the connections between them.
 
-use crate::job::Job;
 use crate::shared::Shared;
 use crate::task::Task;
 use std::collections::VecDeque;
-use std::rc::Rc;
 use streamjob_protocol::coordinator::{Barrier, Coordinator, Event};
 use streamjob_protocol::ids::{CheckpointId, DeploymentId, Millis, TaskId, WorkerId};
 use streamjob_protocol::manifest::TaskRestore;
@@ -12,7 +10,8 @@ use streamjob_protocol::manifest::TaskRestore;
 pub struct CoordinatorProcess {
     pub machine: Coordinator,
     pub claimant: String,
-    pub job: Rc<Job>,
+    /// Of the plan that it was started with.
+    pub parallelism: u32,
     pub alive: bool,
     /// The supervisor takes it for dead.
     pub isolated: bool,
@@ -63,8 +62,9 @@ impl WorkerProcess {
 
 #[derive(Debug, Clone)]
 pub enum ToWorker {
-    Deploy { deployment: DeploymentId, tasks: Vec<(TaskId, TaskRestore)> },
+    Deploy { deployment: DeploymentId, parallelism: u32, tasks: Vec<(TaskId, TaskRestore)> },
     Cancel { deployment: DeploymentId, tasks: Vec<TaskId> },
+    Drain { tasks: Vec<(TaskId, DeploymentId)> },
     Trigger { barrier: Barrier, tasks: Vec<(TaskId, DeploymentId)> },
     Complete { checkpoint: CheckpointId, tasks: Vec<(TaskId, DeploymentId)> },
     Aborted { checkpoint: CheckpointId, tasks: Vec<(TaskId, DeploymentId)> },

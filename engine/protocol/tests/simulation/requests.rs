@@ -2,13 +2,13 @@
 //! process that sent them.
 
 use crate::mutant::Mutant;
-use crate::store::{StoredManifest, checksum, files_of};
+use crate::store::{StoredManifest, checksum, files_mut, files_of, is_elsewhere};
 use crate::world::{End, World};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use streamjob_protocol::coordinator::{AppendOutcome, Event, StoreError};
 use streamjob_protocol::ids::{CheckpointId, Millis};
-use streamjob_protocol::journal::JournalEntry;
+use streamjob_protocol::journal::{AfterSavepoint, EndState, JournalEntry, SavepointOutcome};
 use streamjob_protocol::manifest::{CheckpointManifest, OperatorState};
 
 #[derive(Debug)]
@@ -29,13 +29,20 @@ pub enum Request {
     LoadManifest {
         checkpoint: CheckpointId,
         expected: u64,
+        location: Option<String>,
     },
     WriteManifest {
         manifest: Box<CheckpointManifest>,
+        savepoint: Option<String>,
+        parallelism: u32,
     },
     Delete {
         checkpoint: CheckpointId,
         files: Vec<String>,
+        location: Option<String>,
+    },
+    DeleteSavepoint {
+        location: String,
     },
     /// Deletes orphans among the listed files and directories; what these checkpoints refer to is kept.
     Sweep {
@@ -113,26 +120,43 @@ impl World {
                     }
                 }
             }
-            Request::LoadManifest { checkpoint, expected } => {
-                let result = if fails { unavailable() } else { self.load_manifest(checkpoint, expected) };
+            Request::LoadManifest { checkpoint, expected, location } => {
+                let result = if fails { unavailable() } else { self.load_manifest(checkpoint, expected, location) };
                 self.answer(coordinator, Event::ManifestLoaded { checkpoint, result });
             }
-            Request::WriteManifest { manifest } => {
+            Request::WriteManifest { manifest, savepoint: Some(directory), parallelism } => {
+                let checkpoint = manifest.checkpoint;
+                let written = if effect { self.write_savepoint(*manifest, &directory, parallelism) } else { Ok(0) };
+                let result = if fails { unavailable() } else { written };
+                self.answer(coordinator, Event::ManifestWritten { checkpoint, result });
+            }
+            Request::WriteManifest { manifest, savepoint: None, parallelism } => {
                 let (checkpoint, checksum) = (manifest.checkpoint, checksum(&manifest));
                 if effect {
                     self.shared.oracle.on_manifest(&self.shared.store, &manifest);
-                    let stored = StoredManifest { manifest: Rc::from(manifest), checksum, damaged: false };
+                    let stored = StoredManifest { manifest: Rc::from(manifest), checksum, damaged: false, parallelism };
                     self.shared.store.manifests.insert(checkpoint, stored);
                 }
                 let result = if fails { unavailable() } else { Ok(checksum) };
                 self.answer(coordinator, Event::ManifestWritten { checkpoint, result });
             }
-            Request::Delete { checkpoint, files } => {
+            Request::Delete { checkpoint, files, location } => {
                 if effect {
-                    self.delete(checkpoint, files);
+                    match location {
+                        None => self.delete(checkpoint, files),
+                        Some(location) => self.delete_adopted(&location, &files),
+                    }
                 }
                 let result = if fails { unavailable() } else { Ok(()) };
                 self.answer(coordinator, Event::CheckpointDeleted { checkpoint, result });
+            }
+            Request::DeleteSavepoint { location } => {
+                if effect && !self.shared.is(Mutant::SavepointLeftBehind) {
+                    self.shared.oracle.on_directory_deleted(&location);
+                    self.shared.store.delete_directory(&location);
+                }
+                let result = if fails { unavailable() } else { Ok(()) };
+                self.answer(coordinator, Event::SavepointDeleted { location, result });
             }
             Request::Sweep { checkpoints, files, directories } => {
                 if !fails {
@@ -169,6 +193,7 @@ impl World {
                 }
             }
         }
+        self.forget_savepoints(&mut entries);
         if self.shared.is(Mutant::HalfCheckpointRestored) {
             let newest = self.shared.store.state().latest_checkpoint().unwrap_or(0);
             if let (Some((checkpoint, stored)), Some((seq, _))) =
@@ -191,11 +216,18 @@ impl World {
                 let process = &self.coordinators[coordinator];
                 let writer = (coordinator, process.claimant.as_str());
                 let states = (&before, &after);
-                self.shared.oracle.on_journal(states, &entry, writer, &process.job, &self.shared.store);
+                self.shared.oracle.on_journal(states, &entry, writer, &self.schedule.jobs, &self.shared.store);
+                if before.ended.is_none() && after.ended.is_some() {
+                    self.ended_by = Some(coordinator);
+                }
                 if let (Some((end, _)), None) = (&before.ended, &after.ended) {
-                    // A newer revision runs the ended job anew, which is another story.
-                    self.ended = Some(End::Job(*end));
-                    self.end_coordinator(coordinator);
+                    // One that stopped goes on behind its savepoint.
+                    self.ended = None;
+                    if before.stopped.is_none() || *end != EndState::Finished {
+                        // A newer revision runs the ended job anew, which is another story.
+                        self.ended = Some(End::Job(*end));
+                        self.end_coordinator(coordinator);
+                    }
                 }
             }
         }
@@ -210,9 +242,14 @@ impl World {
         &mut self,
         checkpoint: CheckpointId,
         expected: u64,
+        location: Option<String>,
     ) -> Result<Box<CheckpointManifest>, StoreError> {
         let store = &self.shared.store;
-        let Some(stored) = store.manifests.get(&checkpoint) else {
+        let stored = match &location {
+            Some(location) => store.savepoint(location),
+            None => store.manifests.get(&checkpoint).cloned(),
+        };
+        let Some(stored) = stored else {
             return Err(StoreError::Damaged("there is no manifest".into()));
         };
         if stored.damaged || stored.checksum != expected {
@@ -228,6 +265,71 @@ impl World {
             subtask.state = OperatorState::default();
         }
         Ok(Box::new(manifest))
+    }
+
+    /// Copies what lies elsewhere, then writes the manifest.
+    fn write_savepoint(
+        &mut self,
+        mut manifest: CheckpointManifest,
+        directory: &str,
+        parallelism: u32,
+    ) -> Result<u64, StoreError> {
+        self.shared.oracle.on_savepoint_file(&self.shared.store, directory);
+        if !self.shared.is(Mutant::SavepointSharesFiles) {
+            for file in files_mut(&mut manifest).filter(|file| file.path.contains('/')) {
+                let Some(rows) = self.shared.store.read_file(&file.path) else {
+                    return Err(StoreError::Damaged(format!("{} cannot be copied", file.path)));
+                };
+                *file = self.shared.store.write_savepoint_file(directory, rows);
+            }
+        }
+        let checksum = checksum(&manifest);
+        let stored = StoredManifest { manifest: Rc::new(manifest), checksum, damaged: false, parallelism };
+        if self.shared.store.savepoints.insert(directory.to_owned(), stored).is_some() {
+            self.shared.oracle.violate("savepoint", format!("{directory} is written twice"));
+        }
+        Ok(checksum)
+    }
+
+    /// What a new coordinator does not hear of.
+    fn forget_savepoints(&self, entries: &mut Vec<(u64, JournalEntry)>) {
+        let forgotten = |then: AfterSavepoint| match self.shared.mutant {
+            Some(Mutant::StopForgotten) => then.stops(),
+            Some(Mutant::TriggerForgotten) => then == AfterSavepoint::GoOn,
+            _ => false,
+        };
+        let records = self.shared.store.state().savepoints;
+        let forgotten: Vec<_> = records
+            .into_iter()
+            .filter(|record| forgotten(record.then) && matches!(record.outcome, SavepointOutcome::Completed { .. }))
+            .collect();
+        let names = |trigger: &String| forgotten.iter().any(|record| record.trigger == *trigger);
+        entries.retain(|(_, entry)| match entry {
+            JournalEntry::SavepointStarted { trigger, .. } | JournalEntry::SavepointCompleted { trigger, .. } => {
+                !names(trigger)
+            }
+            _ => true,
+        });
+        for (_, entry) in entries {
+            if let JournalEntry::Compacted { state } = entry {
+                state.savepoints.retain(|record| !names(&record.trigger));
+                if let Some(stopped) = state.stopped.filter(|_| self.shared.is(Mutant::StopForgotten)) {
+                    state.stopped = None;
+                    state.checkpoints.retain(|(checkpoint, _)| *checkpoint != stopped);
+                    state.locations.remove(&stopped);
+                }
+            }
+        }
+    }
+
+    /// A snapshot elsewhere that the job owns: manifest first, then its files.
+    fn delete_adopted(&mut self, location: &str, files: &[String]) {
+        self.shared.oracle.on_directory_deleted(location);
+        self.shared.oracle.on_delete(&self.shared.store, None, files);
+        self.shared.store.savepoints.remove(location);
+        for file in files {
+            self.shared.store.files.remove(file);
+        }
     }
 
     pub fn delete(&mut self, checkpoint: CheckpointId, mut files: Vec<String>) {
@@ -266,7 +368,8 @@ impl World {
 
     fn list(&self) -> (Vec<String>, Vec<CheckpointId>) {
         let store = &self.shared.store;
-        (store.files.keys().cloned().collect(), store.manifests.keys().copied().collect())
+        let own = store.files.keys().filter(|path| !is_elsewhere(path));
+        (own.cloned().collect(), store.manifests.keys().copied().collect())
     }
 
     fn sweep(&mut self, checkpoints: &[CheckpointId], files: Vec<String>, directories: Vec<CheckpointId>) {

@@ -28,6 +28,14 @@ pub enum Fault {
     RequestCheckpoint,
     Suspend,
     Cancel,
+    Savepoint,
+    Stop,
+    Drain,
+    CancelWithSavepoint,
+    Rescale,
+    Reconfigure,
+    /// An earlier request once more, under the same name.
+    RepeatRequest,
 }
 
 pub struct Schedule {
@@ -55,7 +63,7 @@ impl Schedule {
     pub fn of_seed(dice: &mut Dice) -> Schedule {
         let job = Job::generate(dice.raw());
         let mut jobs = vec![Rc::clone(&job)];
-        if dice.once_in(3) {
+        if dice.once_in(2) {
             jobs.push(job.rescaled(dice.raw()));
             jobs.push(job.rescaled(dice.raw()));
         }
@@ -159,6 +167,41 @@ fn faults(dice: &mut Dice) -> Vec<(u32, Fault)> {
             if rare == Fault::DamageManifest || rare == Fault::DamageFile {
                 // Damage shows when somebody reads.
                 faults.push((step + dice.between(0, 30) as u32, Fault::CrashCoordinator));
+            }
+        }
+    }
+    if dice.once_in(2) {
+        const REQUESTS: [Fault; 8] = [
+            Fault::Savepoint,
+            Fault::Savepoint,
+            Fault::Stop,
+            Fault::Drain,
+            Fault::CancelWithSavepoint,
+            Fault::Rescale,
+            Fault::Rescale,
+            Fault::Reconfigure,
+        ];
+        for _ in 0..dice.between(1, 3) {
+            let step = dice.between(20, LAST_FAULT) as u32;
+            faults.push((step, dice.choose(&REQUESTS).unwrap_or(Fault::Savepoint)));
+            // What is interesting happens right behind it.
+            for _ in 0..dice.between(0, 2) {
+                let after = step + dice.between(1, 80) as u32;
+                let next = [
+                    Fault::CrashCoordinator,
+                    Fault::CrashWorker,
+                    Fault::FailTask,
+                    Fault::Outage,
+                    Fault::Isolate,
+                    Fault::RepeatRequest,
+                    Fault::Savepoint,
+                    Fault::Stop,
+                    Fault::Rescale,
+                    Fault::Suspend,
+                    Fault::RequestCheckpoint,
+                ];
+                faults.push((after, dice.choose(&next).unwrap_or(Fault::CrashAll)));
+                faults.push((after + dice.between(1, 60) as u32, Fault::RepeatRequest));
             }
         }
     }

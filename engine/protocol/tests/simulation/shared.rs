@@ -65,6 +65,8 @@ pub struct Shared {
     pub outage_until: Millis,
     pub slow_until: Millis,
     channels: BTreeMap<ChannelKey, VecDeque<Element>>,
+    /// Channels that a last barrier went through.
+    ended_by: BTreeMap<ChannelKey, CheckpointId>,
     trace: Option<VecDeque<String>>,
 }
 
@@ -80,6 +82,7 @@ impl Shared {
             outage_until: 0,
             slow_until: 0,
             channels: BTreeMap::new(),
+            ended_by: BTreeMap::new(),
             trace: traced.then(VecDeque::new),
         }
     }
@@ -124,7 +127,24 @@ impl Shared {
         self.channels.get_mut(channel)?.pop_front()
     }
 
+    /// The producer was told that nothing comes of this last checkpoint.
+    pub fn goes_on(&mut self, channel: &ChannelKey, checkpoint: CheckpointId) {
+        if self.ended_by.get(channel) == Some(&checkpoint) {
+            self.ended_by.remove(channel);
+        }
+    }
+
     pub fn send(&mut self, channel: ChannelKey, element: Element) {
+        match (&element, self.ended_by.get(&channel)) {
+            (Element::Barrier(barrier), _) if barrier.last => {
+                self.ended_by.insert(channel, barrier.checkpoint);
+            }
+            (Element::Record(_), Some(last)) => {
+                let what = format!("data follows the last barrier, of checkpoint {last}, in channel {channel:?}");
+                self.oracle.violate("last", what);
+            }
+            _ => {}
+        }
         let queue = self.channels.entry(channel).or_default();
         let overtakes = self.mutant == Some(Mutant::BarrierOvertakesRecord)
             && matches!(element, Element::Barrier(_))
@@ -138,5 +158,6 @@ impl Shared {
 
     pub fn drop_channel(&mut self, channel: &ChannelKey) {
         self.channels.remove(channel);
+        self.ended_by.remove(channel);
     }
 }

@@ -9,10 +9,13 @@ use streamjob_protocol::manifest::{CheckpointManifest, FileRef};
 
 pub type Rows = Rc<Vec<(Key, KeyState)>>;
 
+#[derive(Clone)]
 pub struct StoredManifest {
     pub manifest: Rc<CheckpointManifest>,
     pub checksum: u64,
     pub damaged: bool,
+    /// At which the job ran.
+    pub parallelism: u32,
 }
 
 pub struct StateFile {
@@ -30,6 +33,9 @@ pub struct Transaction {
 pub struct Store {
     pub journal: BTreeMap<u64, JournalEntry>,
     pub manifests: BTreeMap<CheckpointId, StoredManifest>,
+    /// By directory. Files are named relative to it.
+    pub savepoints: BTreeMap<String, StoredManifest>,
+    /// Those of savepoints by their absolute names.
     pub files: BTreeMap<String, StateFile>,
     /// By name, which is unique.
     pub transactions: BTreeMap<u64, Transaction>,
@@ -56,6 +62,41 @@ impl Store {
         FileRef { path, bytes, checksum: name }
     }
 
+    /// A file of a savepoint, named relative to its directory.
+    pub fn write_savepoint_file(&mut self, directory: &str, rows: Rows) -> FileRef {
+        let name = self.fresh_name();
+        let path = name.to_string();
+        let bytes = rows.len() as u64;
+        self.files.insert(format!("{directory}/{path}"), StateFile { rows, damaged: false });
+        FileRef { path, bytes, checksum: name }
+    }
+
+    /// Everything in a savepoint's directory.
+    pub fn delete_directory(&mut self, directory: &str) {
+        self.savepoints.remove(directory);
+        self.files.retain(|path, _| !is_in(path, directory));
+    }
+
+    /// Manifest of a journaled snapshot, with absolute names of what lies outside of the job's storage.
+    pub fn snapshot(&self, state: &JournalState, checkpoint: CheckpointId) -> Option<StoredManifest> {
+        match state.locations.get(&checkpoint) {
+            Some(location) => self.savepoint(&location.path),
+            None => self.manifests.get(&checkpoint).cloned(),
+        }
+    }
+
+    /// With absolute names.
+    pub fn savepoint(&self, directory: &str) -> Option<StoredManifest> {
+        let stored = self.savepoints.get(directory)?;
+        let mut manifest = CheckpointManifest::clone(&stored.manifest);
+        for file in files_mut(&mut manifest) {
+            if !is_elsewhere(&file.path) {
+                file.path = format!("{directory}/{}", file.path);
+            }
+        }
+        Some(StoredManifest { manifest: Rc::new(manifest), ..stored.clone() })
+    }
+
     /// The rows of a file, if it is there and whole.
     pub fn read_file(&self, path: &str) -> Option<Rows> {
         self.files.get(path).filter(|file| !file.damaged).map(|file| Rc::clone(&file.rows))
@@ -65,9 +106,14 @@ impl Store {
         files_of(manifest).all(|file| self.read_file(&file.path).is_some())
     }
 
-    /// The checkpoint can be restored.
-    pub fn is_whole(&self, checkpoint: CheckpointId) -> bool {
-        self.manifests.get(&checkpoint).is_some_and(|stored| !stored.damaged && self.files_are_whole(&stored.manifest))
+    /// The checkpoint, one that the journal knows, can be restored.
+    pub fn is_whole(&self, state: &JournalState, checkpoint: CheckpointId) -> bool {
+        let stored = self.snapshot(state, checkpoint);
+        stored.is_some_and(|stored| !stored.damaged && self.files_are_whole(&stored.manifest))
+    }
+
+    pub fn is_savepoint_whole(&self, directory: &str) -> bool {
+        self.savepoint(directory).is_some_and(|stored| self.files_are_whole(&stored.manifest))
     }
 
     pub fn highest_directory(&self) -> CheckpointId {
@@ -82,6 +128,24 @@ pub fn files_of(manifest: &CheckpointManifest) -> impl Iterator<Item = &FileRef>
         .flat_map(|operator| operator.subtasks.values())
         .flat_map(|subtask| &subtask.state.keyed)
         .flat_map(|handle| &handle.files)
+}
+
+pub fn files_mut(manifest: &mut CheckpointManifest) -> impl Iterator<Item = &mut FileRef> {
+    manifest
+        .operators
+        .iter_mut()
+        .flat_map(|operator| operator.subtasks.values_mut())
+        .flat_map(|subtask| &mut subtask.state.keyed)
+        .flat_map(|handle| &mut handle.files)
+}
+
+/// Not in the job's own storage.
+pub fn is_elsewhere(path: &str) -> bool {
+    path.starts_with('/')
+}
+
+pub fn is_in(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// FNV-1a of the manifest's JSON.

@@ -1,17 +1,18 @@
 //! A simulated task: a chain of source, sum and sink around the product's lifecycle, aligner and pending commits.
 
 use crate::job::{
-    Job, Key, KeyState, MAX_PARALLELISM, RecordId, Role, Row, count_row, final_row, key_group, record_row, uid,
+    DRAINED, Job, Key, KeyState, MAX_PARALLELISM, RecordId, Role, Row, count_row, final_row, key_group, record_row, uid,
 };
 use crate::lifecycle::{TaskAction, TaskLifecycle, TaskState};
 use crate::mutant::Mutant;
 use crate::shared::{ChannelKey, Element, Shared};
+use crate::store::{Rows, is_elsewhere};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use streamjob_api::config::CheckpointMode;
 use streamjob_protocol::alignment::{Aligner, Alignment};
-use streamjob_protocol::coordinator::{Barrier, DeclineReason, Event};
+use streamjob_protocol::coordinator::{Barrier, DeclineReason, Event, SnapshotKind};
 use streamjob_protocol::ids::{CheckpointId, DeploymentId, Millis, TaskId};
 use streamjob_protocol::key_groups::key_group_range;
 use streamjob_protocol::manifest::{
@@ -33,6 +34,8 @@ struct Upload {
     snapshot: TaskSnapshot,
     /// Changed keys, or with `true` all keys.
     delta: Option<(bool, SumRows)>,
+    /// Where a savepoint goes, with all keys.
+    savepoint: Option<(String, Rows)>,
     ready_at: Millis,
     acknowledged: bool,
 }
@@ -63,6 +66,8 @@ pub struct Task {
     open: Vec<Row>,
     commits: PendingCommits<u64>,
     uploads: VecDeque<Upload>,
+    /// Savepoints that were given up: nothing more is written for them.
+    aborted: BTreeSet<CheckpointId>,
     /// Told to stop, and does so at this time.
     pub cancel_at: Option<Millis>,
     /// The worker was killed in the middle of a commit.
@@ -105,6 +110,7 @@ impl Task {
             open: Vec::new(),
             commits: PendingCommits::default(),
             uploads: VecDeque::new(),
+            aborted: BTreeSet::new(),
             cancel_at: None,
             killed: false,
         }
@@ -114,8 +120,18 @@ impl Task {
         self.life.state().is_terminal() && self.uploads.is_empty()
     }
 
+    pub fn job(&self) -> &Rc<Job> {
+        &self.job
+    }
+
     pub fn is_running(&self) -> bool {
         !self.life.state().is_terminal()
+    }
+
+    /// It is a source with something left to read, as far as it knows, and may send it.
+    fn reads(&self, shared: &Shared) -> bool {
+        let held = self.life.is_held() && !shared.is(Mutant::SentBehindLastBarrier);
+        self.life.state() == TaskState::Running && self.has(Role::Source) && !held
     }
 
     fn has(&self, role: Role) -> bool {
@@ -129,8 +145,8 @@ impl Task {
     // What the task could do next.
 
     /// When it can do something by itself, if only time is missing.
-    pub fn due(&self) -> Option<Millis> {
-        let reads = self.life.state() == TaskState::Running && self.has(Role::Source);
+    pub fn due(&self, shared: &Shared) -> Option<Millis> {
+        let reads = self.reads(shared);
         [
             (self.life.state() == TaskState::Deploying).then_some(self.restored_at),
             self.uploads.front().map(|upload| upload.ready_at),
@@ -156,7 +172,7 @@ impl Task {
     }
 
     pub fn can_step(&self, shared: &Shared) -> bool {
-        let reads = self.has(Role::Source) && self.life.state() == TaskState::Running;
+        let reads = self.reads(shared);
         self.life.state() == TaskState::Deploying && self.restored_at <= shared.now
             || self.uploads.front().is_some_and(|upload| upload.ready_at <= shared.now)
             || reads && self.next_record_at <= shared.now && self.has_room(shared)
@@ -169,7 +185,7 @@ impl Task {
             return;
         }
         let upload_ready = self.uploads.front().is_some_and(|upload| upload.ready_at <= shared.now);
-        let reads = self.has(Role::Source) && self.life.state() == TaskState::Running;
+        let reads = self.reads(shared);
         let source_ready = reads && self.next_record_at <= shared.now && self.has_room(shared);
         let readable = self.readable(shared);
         if upload_ready && ((readable.is_empty() && !source_ready) || shared.random.between(0, 2) == 0) {
@@ -219,9 +235,10 @@ impl Task {
         if let Some(checkpoint) = restore.checkpoint {
             shared.oracle.on_restored(self.id, &self.job, checkpoint, &self.splits, &self.sums);
         }
-        let actions = self.life.on_restored();
+        let stopped = restore.stopped && !shared.is(Mutant::StoppedRestoreGoesOn);
+        let actions = self.life.on_restored(stopped);
         self.carry_out(actions, shared, out);
-        if restore.finished {
+        if restore.finished && !stopped {
             self.drained(shared, out);
         }
     }
@@ -243,7 +260,9 @@ impl Task {
         }
         // Files of another range cannot be part of one chain: they would bring back what later files replaced.
         let same_range = matches!(&state.keyed[..], [handle] if handle.key_groups == self.key_groups());
-        if same_range || !keep_ranges_apart && !state.keyed.is_empty() {
+        // A snapshot elsewhere is not the job's to build on.
+        let own = state.keyed.iter().flat_map(|handle| &handle.files).all(|file| !is_elsewhere(&file.path));
+        if own && (same_range || !keep_ranges_apart && !state.keyed.is_empty()) {
             self.chain = state.keyed.iter().flat_map(|handle| handle.files.iter().cloned()).collect();
             self.needs_full = false;
         }
@@ -255,6 +274,7 @@ impl Task {
     fn read_source(&mut self, shared: &mut Shared, out: &mut Vec<Event>) {
         let unread: Vec<usize> = (0..self.splits.len())
             .filter(|index| self.splits[*index].1 < self.job.splits[self.splits[*index].0].len)
+            .filter(|index| self.splits[*index].1 & DRAINED == 0)
             .collect();
         let Some(index) = shared.random.choose(&unread) else {
             self.finish(shared, out);
@@ -370,7 +390,7 @@ impl Task {
     }
 
     fn checkpoint(&mut self, barrier: Barrier, shared: &mut Shared, out: &mut Vec<Event>) {
-        let checkpoint = barrier.checkpoint;
+        let (checkpoint, last, kind) = (barrier.checkpoint, barrier.last, barrier.kind.clone());
         if !self.open.is_empty() {
             let rows = std::mem::take(&mut self.open);
             self.commits.pre_commit(checkpoint, shared.begin_transaction(rows));
@@ -387,26 +407,33 @@ impl Task {
             let entries = self.commits.to_entries().expect("a transaction's name has a JSON form");
             operators.insert(uid(self.id.vertex, Role::Sink), list_state("commits", entries));
         }
-        let mut delta = None;
+        let (mut delta, mut savepoint) = (None, None);
         if self.has(Role::Sum) {
             operators.insert(uid(self.id.vertex, Role::Sum), OperatorState::default());
-            let full = self.needs_full || !self.incremental;
+        }
+        if let SnapshotKind::Savepoint { directory } = kind {
+            let rows = self.sums.iter().map(|(key, sum)| (*key, *sum)).collect();
+            savepoint = Some((directory, Rc::new(rows)));
+        } else if self.has(Role::Sum) {
+            let whole = kind == SnapshotKind::Checkpoint { whole: true };
+            let full = self.needs_full || !self.incremental || whole;
             let dirty = std::mem::take(&mut self.dirty);
             let changed = |key: &Key| full || dirty.contains(key);
             delta =
                 Some((full, self.sums.iter().filter(|(key, _)| changed(key)).map(|(key, sum)| (*key, *sum)).collect()));
             self.needs_full = false;
         }
-        let finished = self.life.on_snapshot(checkpoint);
+        let finished = self.life.on_snapshot(checkpoint, last);
         let longest = if shared.store_is_slow() { 150 } else { 15 };
         let mut upload = Upload {
             checkpoint,
             snapshot: TaskSnapshot { operators, finished },
             delta,
+            savepoint,
             ready_at: shared.now + shared.random.between(0, longest),
             acknowledged: false,
         };
-        if shared.is(Mutant::AckBeforeWrite) {
+        if shared.is(Mutant::AckBeforeWrite) && upload.savepoint.is_none() {
             upload.acknowledged = true;
             self.acknowledge(checkpoint, self.with_sums(upload.snapshot.clone()), out);
         }
@@ -437,6 +464,10 @@ impl Task {
     /// The oldest cut is written, as far as the store takes it.
     fn write(&mut self, shared: &mut Shared, out: &mut Vec<Event>) {
         let Some(mut upload) = self.uploads.pop_front() else { return };
+        if let Some((directory, rows)) = upload.savepoint.take() {
+            self.write_savepoint(upload, &directory, rows, shared, out);
+            return;
+        }
         if let Some((full, rows)) = upload.delta.take() {
             if full {
                 self.unwritten.clear();
@@ -475,6 +506,39 @@ impl Task {
         }
     }
 
+    /// Files of its own, which have nothing to do with the chain.
+    fn write_savepoint(
+        &mut self,
+        upload: Upload,
+        directory: &str,
+        rows: Rows,
+        shared: &mut Shared,
+        out: &mut Vec<Event>,
+    ) {
+        let mut snapshot = upload.snapshot;
+        if self.aborted.contains(&upload.checkpoint) || shared.store_fails() {
+            self.decline(upload.checkpoint, DeclineReason::AsyncException, out);
+            return;
+        }
+        if shared.is(Mutant::SavepointSharesFiles) && !self.chain.is_empty() {
+            snapshot = self.with_sums(snapshot);
+        } else if let Some(state) = snapshot.operators.get_mut(&uid(self.id.vertex, Role::Sum)) {
+            let empty = rows.is_empty();
+            let file = (!empty).then(|| shared.store.write_savepoint_file(directory, rows));
+            if file.is_some() {
+                shared.oracle.on_savepoint_file(&shared.store, directory);
+            }
+            state.keyed.push(KeyedStateHandle {
+                name: "sums".into(),
+                schema: "key, sum".into(),
+                key_groups: self.key_groups(),
+                files: file.into_iter().collect(),
+            });
+        }
+        shared.oracle.on_written(self.coordinator, upload.checkpoint, self.id, &snapshot);
+        self.acknowledge(upload.checkpoint, snapshot, out);
+    }
+
     fn merge_chain(&mut self, shared: &mut Shared) {
         let mut merged: BTreeMap<Key, KeyState> = BTreeMap::new();
         for file in &self.chain {
@@ -493,12 +557,34 @@ impl Task {
         self.carry_out(actions, shared, out);
     }
 
+    /// The source is told to end where it is.
+    pub fn on_drain(&mut self, shared: &mut Shared, out: &mut Vec<Event>) {
+        if self.reads(shared) {
+            self.splits.iter_mut().for_each(|(_, position)| *position |= DRAINED);
+            self.finish(shared, out);
+        }
+    }
+
     pub fn on_complete(&mut self, checkpoint: CheckpointId, shared: &mut Shared, out: &mut Vec<Event>) {
+        if shared.is(Mutant::SavepointSubsumed) {
+            let subsumed = |upload: &Upload| upload.savepoint.is_some() && upload.checkpoint < checkpoint;
+            let given_up: Vec<CheckpointId> =
+                self.uploads.iter().filter(|upload| subsumed(upload)).map(|upload| upload.checkpoint).collect();
+            self.uploads.retain(|upload| !subsumed(upload));
+            given_up.into_iter().for_each(|savepoint| self.decline(savepoint, DeclineReason::Subsumed, out));
+        }
         let actions = self.life.on_complete(checkpoint);
         self.carry_out(actions, shared, out);
     }
 
     pub fn on_aborted(&mut self, checkpoint: CheckpointId, shared: &mut Shared, out: &mut Vec<Event>) {
+        if shared.is(Mutant::HeldForEver) && self.life.is_held() {
+            return;
+        }
+        self.aborted.insert(checkpoint);
+        for channel in self.outputs.iter().flatten() {
+            shared.goes_on(channel, checkpoint);
+        }
         let actions = self.life.on_abort(checkpoint);
         self.carry_out(actions, shared, out);
     }
@@ -531,6 +617,7 @@ impl Task {
                     self.align(steps, shared, out);
                 }
                 TaskAction::Decline { checkpoint, reason } => self.decline(checkpoint, reason, out),
+                TaskAction::Commit(_) if shared.is(Mutant::StoppedWithoutCommit) && self.life.is_held() => {}
                 TaskAction::Commit(checkpoint) => {
                     self.commit(checkpoint, shared);
                     if self.killed {

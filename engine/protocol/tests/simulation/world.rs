@@ -2,14 +2,16 @@
 
 use crate::mutant::Mutant;
 use crate::processes::{Connection, CoordinatorProcess, Fifo, ToWorker, WorkerProcess};
-use crate::requests::{PendingRequest, Request};
+use crate::requests::{PendingRequest, Request as StoreRequest};
 use crate::schedule::Schedule;
 use crate::shared::{Dice, Shared};
 use crate::task::Task;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use streamjob_api::config::CheckpointMode;
-use streamjob_protocol::coordinator::{Action, Coordinator, CoordinatorConfig, Event, ExitReason, Report};
+use streamjob_protocol::coordinator::{
+    Action, Coordinator, CoordinatorConfig, Event, ExitReason, ExternalRestore, Report, Request,
+};
 use streamjob_protocol::ids::{DeploymentId, Millis, TaskId, WorkerId};
 use streamjob_protocol::journal::{EndState, JournalEntry};
 
@@ -26,15 +28,25 @@ pub struct World {
     pub connections: Vec<Connection>,
     pub requests: Vec<PendingRequest>,
     pub step: u32,
-    next_fault: usize,
+    pub next_fault: usize,
     next_worker_id: u64,
     /// When the supervisor starts what is missing.
-    coordinator_due: Option<Millis>,
-    worker_due: Option<Millis>,
+    pub coordinator_due: Option<Millis>,
+    pub worker_due: Option<Millis>,
     pub revision: u64,
     /// Index into the schedule's jobs.
     pub variant: usize,
     pub ended: Option<End>,
+    /// The coordinator that wrote the end down.
+    pub ended_by: Option<usize>,
+    /// The one that exited because of it.
+    pub exited: Option<usize>,
+    /// Requests with a name.
+    pub asked: Vec<Request>,
+    /// What the job was started from.
+    pub external: Option<ExternalRestore>,
+    /// In jobs before this one.
+    pub completed_before: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,41 +84,60 @@ pub fn run(seed: u64, mutant: Option<Mutant>, traced: bool) -> Outcome {
         revision: 1,
         variant: 0,
         ended: None,
+        ended_by: None,
+        exited: None,
+        asked: Vec::new(),
+        external: None,
+        completed_before: 0,
     };
     world.run();
     Outcome {
         violation: world.shared.oracle.violation.take(),
         trace: world.shared.take_trace(),
         steps: world.step,
-        completed: world.shared.oracle.completed.len(),
+        completed: world.completed_before + world.shared.oracle.completed.len(),
         ended: world.ended,
     }
 }
 
 impl World {
     fn run(&mut self) {
-        while self.ended.is_none() && self.shared.oracle.violation.is_none() {
-            if self.step >= MAX_STEPS {
+        self.run_to_end();
+        if self.shared.oracle.violation.is_none() && self.begin_sequel() {
+            self.run_to_end();
+        }
+    }
+
+    fn run_to_end(&mut self) {
+        let limit = self.step + MAX_STEPS;
+        let mut aftermath = 0;
+        while aftermath < AFTERMATH {
+            if self.shared.oracle.violation.is_some() {
+                return;
+            }
+            // A later revision may take up again what had stopped.
+            aftermath = if self.ended.is_some() { aftermath + 1 } else { 0 };
+            if self.step >= limit {
                 self.shared.oracle.violate("liveness", format!("the job has not ended after {MAX_STEPS} steps"));
                 return;
             }
             self.advance();
         }
-        for _ in 0..AFTERMATH {
-            if self.shared.oracle.violation.is_some() {
-                return;
-            }
-            self.advance();
+        if self.shared.oracle.violation.is_some() {
+            return;
         }
         match self.ended {
             Some(End::Job(end)) => {
                 let job = &self.schedule.jobs[0];
                 self.shared.oracle.at_end(job, &self.shared.store, end);
+                if self.ended_by.is_some() && self.ended_by == self.exited {
+                    self.shared.oracle.check_leftovers(&self.shared.store);
+                }
             }
             Some(End::Unrecoverable) => {
-                let retained = self.shared.store.state().checkpoints;
-                if retained.is_empty() || retained.iter().any(|(checkpoint, _)| self.shared.store.is_whole(*checkpoint))
-                {
+                let (store, state) = (&self.shared.store, self.shared.store.state());
+                let retained = &state.checkpoints;
+                if retained.is_empty() || retained.iter().any(|(checkpoint, _)| store.is_whole(&state, *checkpoint)) {
                     let what = format!("the job is given up, but of its checkpoints {retained:?} one can be restored");
                     self.shared.oracle.violate("I8", what);
                 }
@@ -158,7 +189,7 @@ impl World {
         });
         let workers = self.workers.iter().filter(|worker| worker.alive).flat_map(|worker| {
             let connect = worker.connection.is_none().then_some(worker.connect_at);
-            let tasks = worker.tasks.iter().filter_map(Task::due);
+            let tasks = worker.tasks.iter().filter_map(|task| task.due(&self.shared));
             tasks.chain(connect).chain(worker.notices_at).map(|at| at.max(worker.frozen_until))
         });
         let connections = self.connections.iter().flat_map(|connection| {
@@ -224,8 +255,8 @@ impl World {
             failover: self.schedule.failover,
             revision: self.revision,
             claimant: claimant.clone(),
-            parallelism: 2,
-            external_restore: None,
+            parallelism: self.variant as u32 + 1,
+            external_restore: self.external.clone(),
             allow_non_restored_state: false,
             compact_after: self.schedule.compact_after,
         };
@@ -234,7 +265,7 @@ impl World {
         let process = CoordinatorProcess {
             machine,
             claimant,
-            job,
+            parallelism: self.variant as u32 + 1,
             alive: true,
             isolated: false,
             frozen_until: 0,
@@ -404,9 +435,9 @@ impl World {
         let now = self.shared.now;
         let mut mail: Vec<(TaskId, DeploymentId)> = Vec::new();
         match &message {
-            ToWorker::Deploy { deployment, tasks } => {
+            ToWorker::Deploy { deployment, parallelism, tasks } => {
                 let incremental = self.schedule.checkpoint.incremental;
-                let job = Rc::clone(&self.coordinators[coordinator].job);
+                let job = Rc::clone(&self.schedule.jobs[*parallelism as usize - 1]);
                 for (task, restore) in tasks {
                     let restored_at = now + self.shared.random.between(0, 20);
                     let name = (*task, *deployment, coordinator);
@@ -434,7 +465,10 @@ impl World {
                 }
                 self.report(worker, events);
             }
-            ToWorker::Trigger { tasks, .. } | ToWorker::Complete { tasks, .. } | ToWorker::Aborted { tasks, .. } => {
+            ToWorker::Trigger { tasks, .. }
+            | ToWorker::Drain { tasks }
+            | ToWorker::Complete { tasks, .. }
+            | ToWorker::Aborted { tasks, .. } => {
                 mail.clone_from(tasks);
             }
         }
@@ -447,6 +481,7 @@ impl World {
             let target = &mut tasks[index];
             match &message {
                 ToWorker::Trigger { barrier, .. } => target.on_trigger(barrier.clone(), &mut self.shared, &mut events),
+                ToWorker::Drain { .. } => target.on_drain(&mut self.shared, &mut events),
                 ToWorker::Complete { checkpoint, .. } => target.on_complete(*checkpoint, &mut self.shared, &mut events),
                 ToWorker::Aborted { checkpoint, .. } => target.on_aborted(*checkpoint, &mut self.shared, &mut events),
                 ToWorker::Deploy { .. } | ToWorker::Cancel { .. } => {}
@@ -497,6 +532,11 @@ impl World {
         if matches!(event, Event::JournalRead { .. }) {
             self.note_listing(coordinator);
         }
+        if let Event::CheckpointAck { checkpoint, snapshot, .. } = &event {
+            let claimant = &self.coordinators[coordinator].claimant;
+            let stands = self.shared.store.state().claimant.as_ref() == Some(claimant);
+            self.shared.oracle.on_ack(coordinator, *checkpoint, snapshot, stands);
+        }
         let now = self.shared.now;
         for action in self.coordinators[coordinator].machine.handle(now, now, event) {
             self.act(coordinator, action);
@@ -526,7 +566,7 @@ impl World {
             });
         }
         match action {
-            Action::ReadJournal => self.request(coordinator, Request::ReadJournal),
+            Action::ReadJournal => self.request(coordinator, StoreRequest::ReadJournal),
             Action::AppendJournal { seq, entry } => {
                 match &entry {
                     JournalEntry::Completed { checkpoint, .. } if self.shared.is(Mutant::CommitBeforeJournal) => {
@@ -537,26 +577,41 @@ impl World {
                     }
                     _ => {}
                 }
-                self.request(coordinator, Request::Append { seq, entry });
+                if self.break_append(coordinator, seq, &entry) {
+                    return;
+                }
+                self.request(coordinator, StoreRequest::Append { seq, entry });
             }
-            Action::TrimJournal { before } => self.request(coordinator, Request::Trim { before }),
-            Action::LoadManifest { checkpoint, expected_checksum, .. } => {
-                self.request(coordinator, Request::LoadManifest { checkpoint, expected: expected_checksum });
+            Action::TrimJournal { before } => self.request(coordinator, StoreRequest::Trim { before }),
+            Action::LoadManifest { checkpoint, expected_checksum: expected, location } => {
+                self.request(coordinator, StoreRequest::LoadManifest { checkpoint, expected, location });
             }
-            Action::WriteManifest { manifest, .. } => self.request(coordinator, Request::WriteManifest { manifest }),
-            Action::DeleteCheckpoint { checkpoint, files, .. } => {
-                self.request(coordinator, Request::Delete { checkpoint, files });
+            Action::WriteManifest { manifest, savepoint } => {
+                let parallelism = self.coordinators[coordinator].machine.view().parallelism;
+                self.request(coordinator, StoreRequest::WriteManifest { manifest, savepoint, parallelism });
             }
-            Action::Deploy { deployment, tasks, .. } => {
-                let restore = tasks.first().and_then(|task| task.restore.checkpoint);
-                let claimant = self.coordinators[coordinator].claimant.clone();
-                self.shared.oracle.on_deploy(coordinator, &claimant, restore, &self.shared.store);
+            Action::DeleteCheckpoint { checkpoint, files, location } => {
+                self.request(coordinator, StoreRequest::Delete { checkpoint, files, location });
+            }
+            Action::DeleteSavepoint { location } => {
+                self.request(coordinator, StoreRequest::DeleteSavepoint { location });
+            }
+            Action::Plan { parallelism } => self.plan(coordinator, parallelism),
+            Action::DrainSources { tasks } => self.fan_out(coordinator, tasks, |tasks| ToWorker::Drain { tasks }),
+            Action::Deploy { deployment, parallelism, tasks } => {
+                let restore = tasks.first().map(|task| task.restore.clone()).unwrap_or_default();
+                let process = &self.coordinators[coordinator];
+                let who = (coordinator, process.claimant.clone());
+                let from = self.external.as_ref().map(|external| external.manifest.checkpoint);
+                let plan = (parallelism, process.parallelism);
+                self.shared.oracle.on_deploy((who.0, &who.1), &restore, plan, from, &self.shared.store);
+                self.check_old_plan_is_gone(coordinator, parallelism);
                 let mut by_worker: BTreeMap<WorkerId, Vec<_>> = BTreeMap::new();
                 for task in tasks {
                     by_worker.entry(task.worker).or_default().push((task.task, task.restore));
                 }
                 for (worker, tasks) in by_worker {
-                    self.tell(coordinator, worker, ToWorker::Deploy { deployment, tasks });
+                    self.tell(coordinator, worker, ToWorker::Deploy { deployment, parallelism, tasks });
                 }
             }
             Action::CancelTasks { deployment, tasks } => {
@@ -577,7 +632,7 @@ impl World {
                 }
             }
             Action::TriggerCheckpoint { barrier, tasks } => {
-                self.shared.oracle.on_trigger(coordinator, barrier.checkpoint);
+                self.shared.oracle.on_trigger(coordinator, &barrier);
                 self.fan_out(coordinator, tasks, |tasks| ToWorker::Trigger { barrier: barrier.clone(), tasks });
             }
             Action::NotifyComplete { checkpoint, tasks } => {
@@ -585,10 +640,6 @@ impl World {
             }
             Action::NotifyAborted { checkpoint, tasks } => {
                 self.fan_out(coordinator, tasks, |tasks| ToWorker::Aborted { checkpoint, tasks });
-            }
-            // No request of the schedules leads to these.
-            Action::DeleteSavepoint { .. } | Action::Plan { .. } | Action::DrainSources { .. } => {
-                unreachable!("nobody asked for a savepoint or another parallelism")
             }
             Action::Report(report) => self.on_report(coordinator, report),
             Action::Exit(reason) => self.on_exit(coordinator, reason),
@@ -600,16 +651,23 @@ impl World {
         match report {
             Report::CheckpointSkipped { checkpoint, .. } => self.shared.oracle.on_skipped(coordinator, checkpoint),
             Report::Restored { .. } => self.request_sweep(coordinator),
+            Report::SavepointFailed { reason, .. } => self.shared.oracle.on_savepoint_failed(&reason),
+            Report::SavepointLeftBehind { location, .. } => self.shared.oracle.on_left_behind(location),
             _ => {}
         }
     }
 
     fn on_exit(&mut self, coordinator: usize, reason: ExitReason) {
         match reason {
-            ExitReason::Ended { state, .. } => self.ended = Some(End::Job(state)),
+            // A later revision may have begun already.
+            ExitReason::Ended { state, .. } if self.shared.store.state().ended.is_some() => {
+                self.ended = Some(End::Job(state));
+                self.exited = Some(coordinator);
+            }
             // One that was replaced without knowing it may find its checkpoints deleted.
             ExitReason::Unrecoverable { .. } if self.coordinators[coordinator].isolated => {}
             ExitReason::Unrecoverable { .. } => self.ended = Some(End::Unrecoverable),
+            ExitReason::Ended { .. } => {}
             ExitReason::Suspended { .. } => self.next_version(),
             ExitReason::Fenced { .. } => {}
         }
@@ -642,7 +700,7 @@ impl World {
     }
 
     /// What a coordinator would do that does not wait for its journal.
-    fn complete_everywhere(&mut self, coordinator: usize, checkpoint: u64) {
+    pub fn complete_everywhere(&mut self, coordinator: usize, checkpoint: u64) {
         let at = self.shared.now;
         for connection in self.connections.iter_mut().filter(|connection| connection.coordinator == coordinator) {
             let tasks = self.workers[connection.worker].tasks.iter().map(|task| (task.id, task.deployment)).collect();

@@ -785,6 +785,23 @@ fn an_adopted_snapshot_goes_like_an_own_checkpoint_and_one_that_is_not_claimed_s
 }
 
 #[test]
+fn a_file_elsewhere_that_a_checkpoint_carries_on_is_not_deleted_with_it() {
+    // A task had finished when the job was stopped: later checkpoints go on naming its files in the savepoint.
+    let mut world = World::running(config(pipeline()));
+    let checkpoint = world.next_trigger();
+    world.ack(task(0, 0), checkpoint, &["/s/savepoint/theirs", "s3://bucket/theirs", "ours"], false);
+    for acked in [task(0, 1), task(1, 0), task(1, 1)] {
+        world.ack(acked, checkpoint, &[], false);
+    }
+    world.complete_one();
+    let deletion = world.log.iter().find_map(|action| match action {
+        Action::DeleteCheckpoint { files, .. } => Some(files.clone()),
+        _ => None,
+    });
+    assert_eq!(deletion, Some(vec!["ours".to_owned()]));
+}
+
+#[test]
 fn r25_a_savepoint_outlives_every_end() {
     for retention in [Retention::None, Retention::DeleteOnCancellation, Retention::RetainOnCancellation] {
         let mut settings = config(pipeline());
