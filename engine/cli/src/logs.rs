@@ -110,6 +110,11 @@ pub fn notable(line: &str) -> Option<String> {
         )),
         // What follows from it is said in other lines.
         "worker lost" => None,
+        "savepoint completed" => Some(format!("savepoint {}", text("location"))),
+        "savepoint failed" => Some(format!("no savepoint: {}", text("reason"))),
+        "rescaled" => Some(format!("runs at parallelism {}", number("parallelism")?)),
+        "not rescaled" => Some(format!("stays at its parallelism: {}", text("reason"))),
+        "options of the running job changed" => Some(message.to_owned()),
         "checkpoint failed" => Some(format!("checkpoint {} failed: {}", number("checkpoint")?, text("reason"))),
         "restored" => match number("checkpoint") {
             Some(checkpoint) => Some(format!("restored from checkpoint {checkpoint}")),
@@ -167,6 +172,12 @@ mod tests {
                 Some("checkpoint 7 failed: expired"),
             ),
             (line("INFO", r#""message":"restored","checkpoint":7"#), Some("restored from checkpoint 7")),
+            (
+                line("INFO", r#""message":"savepoint completed","checkpoint":8,"location":"/s/savepoint-1""#),
+                Some("savepoint /s/savepoint-1"),
+            ),
+            (line("WARN", r#""message":"savepoint failed","reason":"disk full""#), Some("no savepoint: disk full")),
+            (line("INFO", r#""message":"rescaled","parallelism":3"#), Some("runs at parallelism 3")),
             (line("INFO", r#""message":"restored""#), Some("started without earlier state")),
             (line("INFO", r#""message":"checkpoint completed","checkpoint":7"#), None),
             (line("WARN", r#""message":"worker lost","worker":"worker-1""#), None),
