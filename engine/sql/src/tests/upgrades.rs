@@ -7,12 +7,12 @@ use std::sync::Arc;
 use streamjob_dataflow::graph::JobGraph;
 use streamjob_dataflow::{Batch, Instance, Operator, OperatorRestore};
 use streamjob_protocol::assign::KEY_HASH;
-use streamjob_protocol::compatibility::compare;
+use streamjob_protocol::compatibility::{Verdict, compare};
 use streamjob_protocol::manifest::{
     CheckpointManifest, FileRef, KeyGroupRange, KeyedStateHandle, ListStateHandle, MANIFEST_VERSION, ManifestKind,
     OperatorManifest, OperatorState, Redistribution, SubtaskManifest,
 };
-use streamjob_protocol::plan::StateTable;
+use streamjob_protocol::plan::{JobPlan, StateTable};
 use streamjob_state::snapshot::schema_text;
 use streamjob_state::{Cut, KeyedRows, StateCut};
 
@@ -317,6 +317,99 @@ fn statements_that_look_alike_never_exchange_their_state() {
     assert_eq!(uids(&format!("{high}{high}")).len(), 2);
 }
 
+/// Statements of one family: what they read, group by, aggregate, and which rows they take.
+struct Statement {
+    table: &'static str,
+    keys: &'static [&'static str],
+    aggregates: &'static [&'static str],
+    condition: &'static str,
+}
+
+fn family() -> Vec<Statement> {
+    let mut family = Vec::new();
+    for table in ["t", "t2"] {
+        for keys in [&[] as &[&str], &["k"], &["j"], &["j", "k"]] {
+            for aggregates in [&["COUNT(*)"] as &[&str], &["SUM(v)"], &["SUM(w)"], &["COUNT(*)", "SUM(v)"]] {
+                for condition in ["", "WHERE v > 1"] {
+                    family.push(Statement { table, keys, aggregates, condition });
+                }
+            }
+        }
+    }
+    family
+}
+
+impl Statement {
+    fn sql(&self) -> String {
+        let (aggregates, keys) = (self.aggregates.join(" + "), self.keys.join(", "));
+        let grouped = if keys.is_empty() { String::new() } else { format!("GROUP BY {keys}") };
+        let label = self.keys.first().copied().unwrap_or("CAST(NULL AS STRING)");
+        format!("INSERT INTO out SELECT {label}, {aggregates} FROM {} {} {grouped};\n", self.table, self.condition)
+    }
+}
+
+fn family_tables() -> String {
+    let second = TABLES.split("CREATE TABLE u").next().unwrap().replace("TABLE t ", "TABLE t2 ");
+    format!("{TABLES}{second}")
+}
+
+/// Every edit of every statement of the family into every other one, against the rule in other words.
+#[test]
+fn every_edit_within_a_family_of_statements_follows_the_rule() {
+    let (tables, family) = (family_tables(), family());
+    let planned: Vec<(CheckpointManifest, JobPlan)> = family
+        .iter()
+        .map(|statement| {
+            let sql = format!("{tables}{}", statement.sql());
+            (checkpoint(&sql, 1), plan(&sql, 2).into_execution(128).unwrap().plan)
+        })
+        .collect();
+    for (before, (stored, _)) in family.iter().zip(&planned) {
+        for (after, (_, job)) in family.iter().zip(&planned) {
+            let same_place = before.table == after.table && before.keys == after.keys;
+            let kept = after.aggregates.iter().all(|aggregate| before.aggregates.contains(aggregate));
+            let expected: &[Verdict] = match (same_place, kept) {
+                (true, true) if before.aggregates == after.aggregates => &[Verdict::Restored],
+                (true, true) => &[Verdict::Dropped],
+                (true, false) => &[Verdict::Incompatible],
+                (false, _) => &[Verdict::New, Verdict::Dropped],
+            };
+            let found = compare(stored, job);
+            let aggregations = found.operators.iter().filter(|check| check.name == "GroupAggregate");
+            let found: Vec<Verdict> = aggregations.map(|check| check.verdict).collect();
+            assert_eq!(found, expected, "{}{}", before.sql(), after.sql());
+        }
+    }
+}
+
+/// What leads to an operator: descriptions of it and of all before it.
+fn upstream(graph: &JobGraph, node: usize) -> Vec<String> {
+    let mut texts = vec![graph.nodes[node].description.clone()];
+    for edge in graph.edges.iter().filter(|edge| edge.to == node) {
+        texts.extend(upstream(graph, edge.from));
+    }
+    texts
+}
+
+/// Any two different statements, in either order, have the same uids for the same computations.
+#[test]
+fn any_two_statements_may_change_places() {
+    let (tables, family) = (family_tables(), family());
+    let computed = |first: &Statement, second: &Statement| -> BTreeMap<String, Vec<String>> {
+        let graph = plan(&format!("{tables}{}{}", first.sql(), second.sql()), 1);
+        let aggregations = (0..graph.nodes.len()).filter(|&node| graph.nodes[node].name == "GroupAggregate");
+        aggregations.map(|node| (graph.nodes[node].uid.clone(), upstream(&graph, node))).collect()
+    };
+    let first_table = family.iter().filter(|statement| statement.table == "t").collect::<Vec<_>>();
+    for (number, one) in first_table.iter().enumerate() {
+        for other in &first_table[number + 1..] {
+            let there = computed(one, other);
+            assert_eq!(there.len(), 2, "{}{}", one.sql(), other.sql());
+            assert_eq!(there, computed(other, one), "{}{}", one.sql(), other.sql());
+        }
+    }
+}
+
 #[test]
 fn uids_do_not_depend_on_the_parallelism() {
     let sql = format!("{TABLES}{COUNT} INSERT INTO other SELECT k, COUNT(DISTINCT v) FROM t GROUP BY k;");
@@ -355,6 +448,9 @@ fn uids_and_columns_are_as_they_were() {
     ];
     assert_eq!(node.state, expected);
 }
+
+/// A query, the uid of its aggregation, rows for it, and how many states it has.
+type Written<'a> = (&'a str, &'a str, Vec<(&'a str, ArrayRef)>, usize);
 
 /// What a running operator's snapshot of rows consists of.
 fn written(graph: &JobGraph, uid: &str, rows: &[(&str, ArrayRef)]) -> Vec<StateTable> {
@@ -425,7 +521,7 @@ fn r54_operators_write_the_state_that_their_plan_declares() {
     let distinct = "SELECT DISTINCT k, v FROM t";
     let window = "SELECT k, MAX(v) + COUNT(DISTINCT v) FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) \
                   GROUP BY k, window_start, window_end";
-    let cases: &[(&str, &str, Vec<(&str, ArrayRef)>, usize)] = &[
+    let cases: &[Written] = &[
         (group, "out/t/group-by-k", vec![("k", text(&["a", "b"])), ("v", number(&[1, 2]))], 2),
         (twice, "out:x/t/group-by-k/group-all", vec![("n", number(&[1, 2]))], 2),
         (distinct, "out/t/group-by-k,v", vec![("k", text(&["a"])), ("v", number(&[1]))], 1),
