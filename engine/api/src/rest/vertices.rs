@@ -65,3 +65,37 @@ pub struct Aggregated {
     pub metrics: BTreeMap<String, BTreeMap<String, u64>>,
     pub status_duration: BTreeMap<String, BTreeMap<String, u64>>,
 }
+
+/// `GET /jobs/:id/vertices/:vertex/backpressure`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackPressure {
+    /// `ok`, or `deprecated` while nothing is known.
+    pub status: String,
+    /// Of the worst subtask: `ok`, `low` or `high`.
+    #[serde(rename = "backpressureLevel")]
+    pub level: String,
+    /// The same under the name that older clients use.
+    #[serde(rename = "backpressure-level")]
+    pub level_again: String,
+    #[serde(rename = "end-timestamp")]
+    pub end_timestamp: u64,
+    pub subtasks: Vec<SubtaskBackPressure>,
+}
+
+/// Shares of time, 0 to 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SubtaskBackPressure {
+    pub subtask: u32,
+    #[serde(rename = "attempt-number")]
+    pub attempt_number: u32,
+    #[serde(rename = "backpressureLevel")]
+    pub level: String,
+    #[serde(rename = "backpressure-level")]
+    pub level_again: String,
+    /// Waiting for those behind it.
+    pub ratio: f64,
+    #[serde(rename = "idleRatio")]
+    pub idle_ratio: f64,
+    #[serde(rename = "busyRatio")]
+    pub busy_ratio: f64,
+}

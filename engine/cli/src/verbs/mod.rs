@@ -20,7 +20,7 @@ use streamjob_api::rest::jobs::JobIdsWithStatus;
 
 /// Between two questions.
 const POLL: Duration = Duration::from_millis(100);
-/// A coordinator that died is started again within this time, and knows of requests that its predecessor took.
+/// A coordinator that died is started again within this time.
 const ABSENCE: Duration = Duration::from_secs(30);
 
 /// A running job and its coordinator.
@@ -119,7 +119,7 @@ impl Target {
             if !matches!(error, RestError::Unreachable(_) | RestError::Refused { status: 503, .. }) {
                 return Err(self.failed(error.to_string()));
             }
-            let ended = self.directory.as_ref().is_some_and(|directory| !directory.join("run.json").exists());
+            let ended = self.run_has_ended();
             if ended || absent_since.get_or_insert_with(Instant::now).elapsed() >= absence {
                 let ended = if ended { "; the run has ended" } else { "" };
                 return Err(self.failed(format!("the coordinator does not answer: {error}{ended}")));
@@ -128,8 +128,7 @@ impl Target {
         }
     }
 
-    /// Until `ask` has an answer, for `timeout` at most. An unknown request is one that a coordinator which was just
-    /// started does not know yet.
+    /// Until `ask` has an answer, for `timeout` at most.
     async fn until<T>(
         &self,
         what: &str,
@@ -137,21 +136,9 @@ impl Target {
         mut ask: impl AsyncFnMut(&Client) -> Result<Option<T>, RestError>,
     ) -> Result<T, CliError> {
         let started = Instant::now();
-        let mut unknown_since: Option<Instant> = None;
         loop {
-            let found = self
-                .patiently(ABSENCE, async |client: &Client| match ask(client).await {
-                    Err(RestError::Refused { status: 404, message }) => Ok(Err(message)),
-                    other => other.map(Ok),
-                })
-                .await?;
-            match found {
-                Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => unknown_since = None,
-                Err(message) if unknown_since.get_or_insert_with(Instant::now).elapsed() >= ABSENCE => {
-                    return Err(self.failed(message));
-                }
-                Err(_) => {}
+            if let Some(answer) = self.patiently(ABSENCE, &mut ask).await? {
+                return Ok(answer);
             }
             if started.elapsed() >= timeout {
                 return Err(self.failed(format!(
@@ -161,6 +148,11 @@ impl Target {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// As far as this can be seen from here.
+    fn run_has_ended(&self) -> bool {
+        self.directory.as_ref().is_some_and(|directory| !directory.join("run.json").exists())
     }
 }
 

@@ -11,12 +11,15 @@ use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use streamjob_api::rest::SerializedThrowable;
 use streamjob_api::rest::jobs::JobStatusInfo;
 use streamjob_api::rest::operations::{
     Operation, RescaleRequest, RescaleResult, SavepointRequest, SavepointResult, StopRequest, TriggerResponse,
 };
+
+/// A coordinator elsewhere that has not answered for so long has ended with its job.
+const GONE: Duration = Duration::from_secs(10);
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -65,10 +68,9 @@ async fn take_savepoint(
     trigger: &str,
     timeout: Duration,
 ) -> Result<String, CliError> {
-    ask(target, &target.path(path), request).await?;
     let poll = target.path(&format!("/savepoints/{trigger}"));
     let result: SavepointResult =
-        target.until("the savepoint", timeout, async |client: &Client| ended(client, &poll).await).await?;
+        to_the_end(target, "the savepoint", timeout, &target.path(path), request, &poll).await?;
     match (result.location, result.failure_cause) {
         (Some(location), None) => Ok(location),
         (_, cause) => Err(target.failed(format!("no savepoint: {}", because(cause.as_ref())))),
@@ -79,11 +81,10 @@ pub async fn rescale(arguments: &RescaleArguments) -> Result<(), CliError> {
     let target = Target::find(&arguments.target).await?;
     let trigger = trigger_id(arguments.trigger_id.as_deref());
     let request = RescaleRequest { parallelism: arguments.parallelism, trigger_id: Some(trigger.clone()) };
-    ask(&target, "/v1/rescale", &request).await?;
     let poll = format!("/v1/rescale/{trigger}");
     let timeout = Duration::from_secs(arguments.timeout);
-    let result: RescaleResult =
-        target.until("the change of parallelism", timeout, async |client: &Client| ended(client, &poll).await).await?;
+    let what = "the change of parallelism";
+    let result: RescaleResult = to_the_end(&target, what, timeout, "/v1/rescale", &request, &poll).await?;
     let Some(parallelism) = result.parallelism else {
         return Err(
             target.failed(format!("the parallelism was not changed: {}", because(result.failure_cause.as_ref())))
@@ -98,16 +99,23 @@ pub async fn cancel(arguments: &CancelArguments) -> Result<(), CliError> {
     let target = Target::find(&arguments.target).await?;
     let path = target.path("?mode=cancel");
     let _: serde_json::Value = target
-        .patiently(super::POLL, async |client: &Client| client.send(Method::PATCH, &path, None::<&()>).await)
+        .patiently(super::ABSENCE, async |client: &Client| client.send(Method::PATCH, &path, None::<&()>).await)
         .await?;
     let poll = target.path("/status");
-    // A coordinator whose job has ended does not stay: that it no longer answers is the end too.
+    let mut absent_since: Option<Instant> = None;
     let state = target
         .until("cancelling", Duration::from_secs(arguments.timeout), async |client: &Client| {
             match client.get::<JobStatusInfo>(&poll).await {
-                Ok(info) if matches!(info.status.as_str(), "CANCELED" | "FAILED" | "FINISHED") => Ok(Some(info.status)),
-                Ok(_) => Ok(None),
-                Err(RestError::Unreachable(_)) => Ok(Some("CANCELED".to_owned())),
+                Ok(info) => {
+                    absent_since = None;
+                    let over = matches!(info.status.as_str(), "CANCELED" | "FAILED" | "FINISHED");
+                    Ok(over.then_some(info.status))
+                }
+                // A coordinator whose job has ended does not stay; one that crashed comes back.
+                Err(RestError::Unreachable(_)) => {
+                    let absent = absent_since.get_or_insert_with(Instant::now).elapsed();
+                    Ok((target.run_has_ended() || absent >= GONE).then(|| "CANCELED".to_owned()))
+                }
                 Err(error) => Err(error),
             }
         })
@@ -120,15 +128,24 @@ pub async fn cancel(arguments: &CancelArguments) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn ask(target: &Target, path: &str, request: &impl Serialize) -> Result<(), CliError> {
-    let _: TriggerResponse = target
-        .patiently(super::ABSENCE, async |client: &Client| client.send(Method::POST, path, Some(request)).await)
-        .await?;
-    Ok(())
-}
-
-async fn ended<T: DeserializeOwned>(client: &Client, path: &str) -> Result<Option<T>, RestError> {
-    client.get::<Operation<T>>(path).await.map(|operation| operation.operation)
+/// Asks, and polls until it has ended. A coordinator that died before it wrote the request down is asked again.
+async fn to_the_end<T: DeserializeOwned>(
+    target: &Target,
+    what: &str,
+    timeout: Duration,
+    path: &str,
+    request: &impl Serialize,
+    poll: &str,
+) -> Result<T, CliError> {
+    let ask = async |client: &Client| client.send::<TriggerResponse>(Method::POST, path, Some(request)).await;
+    target.patiently(super::ABSENCE, ask).await?;
+    target
+        .until(what, timeout, async |client: &Client| match client.get::<Operation<T>>(poll).await {
+            Ok(operation) => Ok(operation.operation),
+            Err(RestError::Refused { status: 404, .. }) => ask(client).await.map(|_| None),
+            Err(error) => Err(error),
+        })
+        .await
 }
 
 fn because(cause: Option<&SerializedThrowable>) -> &str {

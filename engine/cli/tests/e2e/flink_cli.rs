@@ -151,10 +151,18 @@ fn r68_flinks_classes_read_every_answer() {
     engine.eventually("no checkpoint in progress", || {
         (running.get("/checkpoints")["counts"]["in_progress"] == 0).then_some(())
     });
+    let vertex = running.vertices()[0].clone();
+    engine.eventually("two reports of every task", || {
+        let load = running.get(&format!("/vertices/{vertex}/backpressure"));
+        let subtasks = load["subtasks"].as_array()?;
+        let whole = |subtask: &serde_json::Value| {
+            ["ratio", "idleRatio", "busyRatio"].iter().filter_map(|name| subtask[name].as_f64()).sum::<f64>()
+        };
+        (subtasks.len() == 2 && subtasks.iter().all(|subtask| (whole(subtask) - 1.0).abs() < 1e-6)).then_some(())
+    });
     let statistics = running.get("/checkpoints");
     let id = statistics["latest"]["completed"]["id"].to_string();
     let savepoint = statistics["latest"]["savepoint"]["id"].to_string();
-    let vertex = running.vertices()[0].clone();
     let worker =
         crate::api::get(&running.address, "/taskmanagers")["taskmanagers"][0]["id"].as_str().expect("an id").to_owned();
     let messages = "rest.messages.";
@@ -188,6 +196,7 @@ fn r68_flinks_classes_read_every_answer() {
         (format!("/vertices/{vertex}"), "JobVertexDetailsInfo"),
         (format!("/vertices/{vertex}/subtasks/1"), "job.SubtaskExecutionAttemptDetailsInfo"),
         (format!("/vertices/{vertex}/metrics"), "job.metrics.MetricCollectionResponseBody"),
+        (format!("/vertices/{vertex}/backpressure"), "JobVertexBackPressureInfo"),
         (format!("/vertices/{vertex}/watermarks"), "job.metrics.MetricCollectionResponseBody"),
     ] {
         add(running.path(&rest), &format!("{messages}{class}"));

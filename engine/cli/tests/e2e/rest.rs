@@ -432,6 +432,47 @@ fn r48_verbs_show_a_job_and_stop_it() {
 }
 
 #[test]
+fn r47_a_verb_gets_its_savepoint_from_whichever_coordinator_is_there() {
+    let place = Place::new();
+    let engine = place.job(&with_savepoints(&place)).start();
+    Running::of(&engine);
+    let mut taken = BTreeSet::new();
+    for round in 0..4u64 {
+        let asking = verb(&place, &["savepoint", "--output", "json"]).start();
+        // Before, while and after the request is written down, as it happens.
+        std::thread::sleep(std::time::Duration::from_millis(round * 15));
+        engine.kill(engine.coordinator());
+        let report = json_of(&asking.succeed());
+        let savepoint = report["location"].as_str().expect("a place").to_owned();
+        assert!(Path::new(&savepoint).join("_metadata").is_file(), "{savepoint}");
+        assert!(taken.insert(savepoint));
+        Running::of(&engine);
+    }
+}
+
+#[test]
+fn r50_a_restore_says_from_where() {
+    let place = Place::new();
+    let mut engine = place.job(&with_savepoints(&place)).start();
+    await_checkpoint(&mut engine, &place.path("state"), 0);
+    let savepoint = Running::of(&engine).savepoint(&engine, &json!({}));
+    engine.kill_all();
+    // Another job from here on, with the same outputs.
+    std::fs::rename(place.path("state"), place.path("first")).expect("renaming the data directory");
+    let engine = place.job(&endless().spec("restoreFrom", &format!("{{ path: {savepoint} }}"))).start();
+    let running = Running::of(&engine);
+    let restored = running.get("/checkpoints")["latest"]["restored"].clone();
+    assert_eq!((&restored["is_savepoint"], &restored["external_path"]), (&json!(true), &json!(savepoint)));
+    still_works(&running, &engine);
+    engine.kill(engine.workers(2)[0]);
+    let own = engine.eventually("a restore from its own checkpoint", || {
+        Some(running.get("/checkpoints")["latest"]["restored"].clone()).filter(|own| own["id"] != restored["id"])
+    });
+    assert_eq!(own["is_savepoint"], false, "{own}");
+    assert!(own["external_path"].as_str().is_some_and(|path| path.contains(&running.job)), "{own}");
+}
+
+#[test]
 fn cancelling_by_verb() {
     let place = Place::new();
     let mut engine = place.job(&endless()).start();

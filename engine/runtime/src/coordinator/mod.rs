@@ -104,8 +104,14 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
 
     let metrics = CoordinatorMetrics::new(&options.config.name);
     let mut workers = Workers::new(options.graph.plan.clone());
-    let effects =
-        Effects { storage, planner: options.planner.clone(), inbox: inbox.clone(), imported, listing: Default::default(), deletions: Default::default() };
+    let effects = Effects {
+        storage,
+        planner: options.planner.clone(),
+        inbox: inbox.clone(),
+        imported,
+        listing: Default::default(),
+        deletions: Default::default(),
+    };
     let mut timeline = status::Timeline::default();
     let origin = Instant::now();
     let mut pending: Vec<Event> = vec![Event::Tick];

@@ -5,10 +5,10 @@ use super::workers::Workers;
 use crate::task::unix_ms;
 use crate::wire::TaskReport;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use streamjob_protocol::coordinator::{Coordinator, CoordinatorView, ExitReason, JobState, Report};
-use streamjob_protocol::ids::WorkerId;
+use streamjob_protocol::ids::{TaskId, WorkerId};
 use streamjob_protocol::plan::JobPlan;
 
 /// Answer of `GET /v1/status`.
@@ -71,6 +71,8 @@ pub(crate) struct Snapshot {
     /// Of the vertices that `view` speaks of.
     pub plan: JobPlan,
     pub reports: Vec<TaskReport>,
+    /// Of tasks that reported at least twice.
+    pub loads: HashMap<TaskId, Load>,
     pub workers: Vec<WorkerInfo>,
     pub timeline: Timeline,
     /// Unix milliseconds.
@@ -85,6 +87,25 @@ pub(crate) struct WorkerInfo {
     pub slots: u32,
     /// Unix milliseconds of its last message.
     pub heard_at: u64,
+}
+
+/// How a task spent its time between its two latest reports: shares that add up to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Load {
+    pub busy: f64,
+    pub idle: f64,
+    pub backpressured: f64,
+}
+
+impl Load {
+    /// Nothing if no time passed, or if the task started anew in between.
+    pub fn between(earlier: &TaskReport, later: &TaskReport) -> Option<Load> {
+        let busy = later.busy_us.checked_sub(earlier.busy_us)? as f64;
+        let idle = later.idle_us.checked_sub(earlier.idle_us)? as f64;
+        let backpressured = later.backpressured_us.checked_sub(earlier.backpressured_us)? as f64;
+        let all = busy + idle + backpressured;
+        (all > 0.0).then(|| Load { busy: busy / all, idle: idle / all, backpressured: backpressured / all })
+    }
 }
 
 /// When the job was last in which state.
@@ -116,6 +137,7 @@ pub(super) fn snapshot(machine: &Coordinator, workers: &Workers, timeline: &Time
         view: machine.view().clone(),
         plan: machine.plan().clone(),
         reports: workers.reports(),
+        loads: workers.loads(),
         workers: workers.infos(),
         timeline: timeline.clone(),
         now: unix_ms() as u64,
@@ -255,5 +277,25 @@ pub(super) fn log(report: &Report) {
         Report::Restarting { failure, delay_ms, tasks, restarts } => {
             tracing::warn!(failure, delay_ms, tasks, restarts, "restarting tasks");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_time_between_two_reports() {
+        let report = |busy_us, idle_us, backpressured_us| TaskReport {
+            task: TaskId { vertex: 0, subtask: 0 },
+            operators: Vec::new(),
+            busy_us,
+            idle_us,
+            backpressured_us,
+        };
+        let load = Load::between(&report(100, 50, 0), &report(150, 75, 25));
+        assert_eq!(load, Some(Load { busy: 0.5, idle: 0.25, backpressured: 0.25 }));
+        assert_eq!(Load::between(&report(1, 1, 1), &report(1, 1, 1)), None);
+        assert_eq!(Load::between(&report(10, 0, 0), &report(5, 0, 0)), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Connections of workers: registration, heartbeats, messages out, and the loss of a worker.
 
-use super::status::WorkerInfo;
+use super::status::{Load, WorkerInfo};
 use super::{CoordinatorOptions, Input, Token};
 use crate::error::RuntimeError;
 use crate::task::unix_ms;
@@ -161,11 +161,12 @@ pub(crate) struct Workers {
     next: u64,
     connected: BTreeMap<WorkerId, Worker>,
     reports: HashMap<TaskId, TaskReport>,
+    loads: HashMap<TaskId, Load>,
 }
 
 impl Workers {
     pub fn new(plan: JobPlan) -> Workers {
-        Workers { plan, next: 1, connected: BTreeMap::new(), reports: HashMap::new() }
+        Workers { plan, next: 1, connected: BTreeMap::new(), reports: HashMap::new(), loads: HashMap::new() }
     }
 
     pub fn register(
@@ -212,7 +213,12 @@ impl Workers {
         match message {
             FromWorker::Register { .. } | FromWorker::Heartbeat => None,
             FromWorker::Metrics { tasks } => {
-                self.reports.extend(tasks.into_iter().map(|report| (report.task, report)));
+                for report in tasks {
+                    if let Some(load) = self.reports.get(&report.task).and_then(|last| Load::between(last, &report)) {
+                        self.loads.insert(report.task, load);
+                    }
+                    self.reports.insert(report.task, report);
+                }
                 None
             }
             FromWorker::TaskStatus { task, deployment, status } => Some(Event::TaskStatus { task, deployment, status }),
@@ -234,6 +240,10 @@ impl Workers {
     /// Id, data address, metrics address, pid, slots.
     pub fn list(&self) -> impl Iterator<Item = (WorkerId, SocketAddr, Option<SocketAddr>, u32, u32)> {
         self.connected.iter().map(|(id, worker)| (*id, worker.data_addr, worker.metrics_addr, worker.pid, worker.slots))
+    }
+
+    pub fn loads(&self) -> HashMap<TaskId, Load> {
+        self.loads.clone()
     }
 
     pub fn infos(&self) -> Vec<WorkerInfo> {
@@ -265,6 +275,7 @@ impl Workers {
                 let mut by_worker: BTreeMap<WorkerId, Vec<_>> = BTreeMap::new();
                 for task in tasks {
                     self.reports.remove(&task.task);
+                    self.loads.remove(&task.task);
                     by_worker.entry(task.worker).or_default().push((task.task, task.restore));
                 }
                 for (worker, tasks) in by_worker {

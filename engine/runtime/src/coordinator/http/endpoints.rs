@@ -55,6 +55,9 @@ const ENDPOINTS: &[Endpoint] = &[
     flink("GET", "/jobs/{job}/metrics", "Names of metrics, or values with `?get=a,b`", || get(metrics::of_job)),
     flink("GET", "/jobs/{job}/vertices/{vertex}", "Subtasks of a vertex", || get(vertices::details)),
     flink("GET", "/jobs/{job}/vertices/{vertex}/metrics", "As above, by subtask", || get(metrics::of_vertex)),
+    flink("GET", "/jobs/{job}/vertices/{vertex}/backpressure", "How each subtask spends its time", || {
+        get(vertices::backpressure)
+    }),
     flink("GET", "/jobs/{job}/vertices/{vertex}/watermarks", "Watermark of each subtask", || get(metrics::watermarks)),
     flink("GET", "/jobs/{job}/vertices/{vertex}/subtasks/{subtask}", "One subtask", || get(vertices::subtask)),
     flink("GET", "/jobs/{job}/checkpoints", "Counts, summary with quantiles, latest ones, history", || {

@@ -121,6 +121,12 @@ fn vertex_metrics(snapshot: &Snapshot, vertex: u32) -> Vec<(String, String)> {
         add("accumulateBusyTimeMs", (report.busy_us / 1_000).to_string());
         add("accumulateIdleTimeMs", (report.idle_us / 1_000).to_string());
         add("accumulateBackPressuredTimeMs", (report.backpressured_us / 1_000).to_string());
+        if let Some(load) = snapshot.loads.get(&report.task) {
+            let per_second = |share: f64| (share * 1_000.0).round().to_string();
+            add("busyTimeMsPerSecond", per_second(load.busy));
+            add("idleTimeMsPerSecond", per_second(load.idle));
+            add("backPressuredTimeMsPerSecond", per_second(load.backpressured));
+        }
         if let Some(watermark) = report.operators.first().and_then(|head| head.watermark) {
             add("currentInputWatermark", watermark.to_string());
         }

@@ -7,7 +7,9 @@ use crate::coordinator::status::Snapshot;
 use axum::Json;
 use axum::extract::{Path, State};
 use std::collections::BTreeMap;
-use streamjob_api::rest::vertices::{Aggregated, IoMetrics, JobVertexDetails, SubtaskDetails};
+use streamjob_api::rest::vertices::{
+    Aggregated, BackPressure, IoMetrics, JobVertexDetails, SubtaskBackPressure, SubtaskDetails,
+};
 use streamjob_protocol::coordinator::TaskView;
 use streamjob_protocol::ids::TaskId;
 
@@ -68,6 +70,47 @@ fn subtask_details(snapshot: &Snapshot, task: &TaskView) -> SubtaskDetails {
     }
 }
 
+/// Flink's levels of the share of time that a task waits for those behind it.
+fn level(ratio: f64) -> &'static str {
+    match ratio {
+        ..=0.1 => "ok",
+        ..=0.5 => "low",
+        _ => "high",
+    }
+}
+
+pub(super) async fn backpressure(
+    State(context): State<Context>,
+    Path((job, vertex)): Path<(String, String)>,
+) -> Answer<BackPressure> {
+    let snapshot = context.job(&job).await?;
+    let vertex = names::find_vertex(&snapshot.plan, &vertex)?;
+    let tasks = snapshot.view.tasks.iter().filter(|task| task.task.vertex == vertex);
+    let subtasks: Vec<SubtaskBackPressure> = tasks
+        .filter_map(|task| {
+            let load = snapshot.loads.get(&task.task)?;
+            Some(SubtaskBackPressure {
+                subtask: task.task.subtask,
+                attempt_number: task.attempt,
+                level: level(load.backpressured).into(),
+                level_again: level(load.backpressured).into(),
+                ratio: load.backpressured,
+                idle_ratio: load.idle,
+                busy_ratio: load.busy,
+            })
+        })
+        .collect();
+    let worst = subtasks.iter().map(|subtask| subtask.ratio).fold(0.0, f64::max);
+    Ok(Json(BackPressure {
+        // Flink's word for not known yet.
+        status: if subtasks.is_empty() { "deprecated".into() } else { "ok".into() },
+        level: level(worst).into(),
+        level_again: level(worst).into(),
+        end_timestamp: snapshot.now,
+        subtasks,
+    }))
+}
+
 /// -1 of what has not begun.
 pub(super) fn duration(start: i64, end: i64, now: u64) -> i64 {
     match (start, end) {
@@ -99,6 +142,12 @@ pub(super) fn metrics(snapshot: &Snapshot, wanted: impl Fn(TaskId) -> bool) -> I
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn levels() {
+        let levels = [0.0, 0.1, 0.11, 0.5, 0.51, 1.0].map(level);
+        assert_eq!(levels, ["ok", "ok", "low", "low", "high", "high"]);
+    }
 
     #[test]
     fn durations() {
