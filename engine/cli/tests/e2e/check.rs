@@ -2,6 +2,7 @@
 
 use crate::expected;
 use crate::harness::{Job, Launch, Place, files_below, latest_checkpoint, visible_rows};
+use crate::minio::Minio;
 use crate::nexmark::await_checkpoint;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -352,4 +353,33 @@ fn r53_an_upgrade_of_a_nexmark_job_with_kills_in_the_middle() {
     engine.kill(engine.coordinator());
     engine.succeed();
     expected::nexmark("quickstart", EVENTS, RATE, &place.path(".streamjob/output/channels"), &[]);
+}
+
+#[test]
+fn checkpoints_on_s3_are_checked_where_they_lie() {
+    let minio = Minio::start();
+    let place = Place::new();
+    let on_minio = |statements: &[&str]| minio.storage(job(statements));
+    let mut engine = minio.credentials(place.job(&on_minio(&[COUNTS, TOTALS]))).start();
+    engine.eventually("two checkpoints on MinIO", || (minio.latest_checkpoint() > 2).then_some(()));
+    engine.kill_all();
+    let newest = format!("chk-{}/_metadata", minio.latest_checkpoint());
+    let metadata = minio.object_names().into_iter().find(|object| object.ends_with(&newest)).expect("a manifest");
+    let check = |statements: &[&str], from: &str| {
+        fs::write(place.path("edited.yaml"), on_minio(statements).text()).unwrap();
+        let launch = Launch::verb(place.root(), &["check", "edited.yaml", "--from", from]);
+        let mut engine = minio.credentials(launch).start();
+        (engine.await_end().code(), engine.log())
+    };
+    let before = minio.object_names();
+    let (code, text) = check(&[TOTALS, COUNTS], &format!("s3://checkpoints/{metadata}"));
+    assert_eq!(code, Some(0), "{text}");
+    let directory = metadata.trim_end_matches("/_metadata");
+    let (code, text) = check(&[TOTALS], &format!("s3://checkpoints/{directory}/"));
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("dropped       counts/numbers/group-by"), "{text}");
+    let (code, text) = check(&[TOTALS, COUNTS], &format!("s3://checkpoints/{directory}9"));
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("cannot restore from") && text.contains("_metadata"), "{text}");
+    assert_eq!(minio.object_names(), before, "a check writes nothing");
 }
