@@ -3,53 +3,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cluster;
 mod job;
+mod matrix;
 
+use cluster::{Cluster, FINISHED, config};
 use job::{KEYS, Order, Visible, expected, graph, slow_snapshot_graph};
-use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use streamjob_api::config::*;
 use streamjob_dataflow::graph::JobGraph;
 use streamjob_protocol::coordinator::ExitReason;
-use streamjob_protocol::journal::EndState;
-use streamjob_runtime::Planner;
-use streamjob_runtime::coordinator::{self, CoordinatorOptions, RestOptions};
-use streamjob_runtime::worker::{self, WorkerOptions};
-
-fn config(directory: &std::path::Path, parallelism: u32, checkpoint_ms: Option<u64>) -> JobConfig {
-    JobConfig {
-        name: "numbers".into(),
-        sql: String::new(),
-        parallelism,
-        explicit_max_parallelism: Some(128),
-        checkpoint: CheckpointConfig {
-            interval_ms: checkpoint_ms,
-            mode: CheckpointMode::ExactlyOnce,
-            timeout_ms: 60_000,
-            min_pause_ms: 0,
-            max_concurrent: 1,
-            tolerable_failures: 0,
-            retention: Retention::RetainOnCancellation,
-            retained: 2,
-            incremental: true,
-            compression: Compression::None,
-        },
-        storage: StorageConfig::Directory { path: directory.to_string_lossy().into_owned() },
-        restart: RestartStrategy::FixedDelay { attempts: 100, delay_ms: 20 },
-        failover: FailoverStrategy::Region,
-        restore_from: None,
-        allow_non_restored_state: false,
-        savepoint_dir: None,
-        slots_per_worker: 1,
-        heartbeat: HeartbeatConfig { interval_ms: 500, timeout_ms: 10_000 },
-    }
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
 
 struct Run {
     exit: ExitReason,
@@ -68,37 +32,9 @@ fn run(parallelism: u32, checkpoint_ms: Option<u64>, rows: i64, fail_once: bool)
 }
 
 /// Runs a graph to its end with a worker for each subtask.
-fn run_graph(directory: &std::path::Path, graph: JobGraph, parallelism: u32, checkpoint_ms: Option<u64>) -> ExitReason {
-    let graph = graph.into_execution(128).unwrap();
-    let planner: Planner = Arc::new(|_| Err("this job has one parallelism".into()));
-    let config = config(directory, parallelism, checkpoint_ms);
-    let (control_addr, rest_addr) = (free_address(), free_address());
-    let workers: Vec<_> = (0..parallelism)
-        .map(|_| {
-            let options = WorkerOptions {
-                coordinator: control_addr,
-                data_host: "127.0.0.1".parse().unwrap(),
-                rest_addr: Some("127.0.0.1:0".parse().unwrap()),
-                slots: 1,
-                graph: graph.clone(),
-                planner: planner.clone(),
-                config: config.clone(),
-                job_id: "j".into(),
-                token: None,
-                give_up_after: Some(Duration::from_secs(20)),
-            };
-            std::thread::spawn(move || worker::run(options))
-        })
-        .collect();
-    let rest = RestOptions::default();
-    let job_id = "j".to_owned();
-    let options = CoordinatorOptions { config, graph, planner, job_id, revision: 1, control_addr, rest_addr, rest };
-    let exit = coordinator::run(options).unwrap();
-    workers.into_iter().for_each(|worker| worker.join().unwrap().unwrap());
-    exit
+fn run_graph(directory: &Path, graph: JobGraph, parallelism: u32, checkpoint_ms: Option<u64>) -> ExitReason {
+    Cluster::start(config(directory, parallelism, checkpoint_ms), graph).end()
 }
-
-const FINISHED: ExitReason = ExitReason::Ended { state: EndState::Finished, reason: None };
 
 #[test]
 fn a_bounded_job_finishes_without_checkpoints() {
