@@ -126,6 +126,25 @@ fn r69_flinks_command_line_cancels_with_the_token() {
 }
 
 #[test]
+fn r48_flinks_command_line_drains_and_cancels_with_a_savepoint() {
+    for (arguments, said, code) in [
+        (["stop", "--drain"], "Savepoint completed. Path: ", 0),
+        // Deprecated there, and still used.
+        (["cancel", "-s"], "Savepoint stored in ", 5),
+    ] {
+        let place = Place::new();
+        let mut engine = place.job(&endless(&place)).start();
+        await_checkpoint(&mut engine, &place.path("state"), 0);
+        let running = Running::of(&engine);
+        let output = succeeds(&flink(&place, &running, None, &[arguments[0], arguments[1], &running.job]));
+        let directory = output.split(said).nth(1).unwrap_or_else(|| panic!("{output}"));
+        let directory = directory.split(['\n', ' ']).next().unwrap_or_default().trim_end_matches('.');
+        assert!(Path::new(directory).join("_metadata").is_file(), "{directory}: {output}");
+        assert_eq!(engine.await_end().code(), Some(code), "{}", engine.log_end());
+    }
+}
+
+#[test]
 fn r68_flinks_classes_read_every_answer() {
     let place = Place::new();
     let mut engine = place.job(&endless(&place)).start();

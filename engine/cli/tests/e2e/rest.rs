@@ -5,6 +5,7 @@ use crate::harness::{Engine, Job, Launch, Place, Role};
 use crate::nexmark::await_checkpoint;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
 use std::path::Path;
 
 const TOKEN: &str = "a-token-of-this-test";
@@ -40,6 +41,22 @@ fn still_works(running: &Running, engine: &Engine) {
     let before = running.completed();
     engine.eventually("further checkpoints", || (running.completed() >= before + 2).then_some(()));
     assert_eq!(running.get("/status"), json!({ "status": "RUNNING" }));
+}
+
+/// The coordinator's answer to a worker that planned something else.
+fn registered(control: &str, token: Option<&str>) -> Value {
+    let register = json!({ "Register": {
+        "job_id": "j", "fingerprint": "f", "slots": 1, "data_addr": "127.0.0.1:9", "metrics_addr": null, "pid": 1, "token": token,
+    } });
+    let body = register.to_string();
+    let mut stream = std::net::TcpStream::connect(control).expect("the control port");
+    stream.write_all(&(body.len() as u32).to_be_bytes()).expect("sending");
+    stream.write_all(body.as_bytes()).expect("sending");
+    let mut length = [0u8; 4];
+    stream.read_exact(&mut length).expect("an answer");
+    let mut answer = vec![0u8; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut answer).expect("an answer");
+    serde_json::from_slice(&answer).expect("JSON")
 }
 
 #[test]
@@ -277,6 +294,15 @@ fn changes_need_the_token_and_nobody_sees_it() {
     for process in engine.processes() {
         let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", process.pid)).expect("arguments");
         assert!(!arguments.contains(TOKEN), "{arguments}");
+    }
+    // Who registers as a worker gets state and data.
+    let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", engine.coordinator().pid)).expect("arguments");
+    let control = arguments.split('\0').skip_while(|argument| *argument != "--control").nth(1).expect("an address");
+    for (token, expected) in
+        [(None, "the job's token"), (Some("wrong"), "the job's token"), (Some(TOKEN), "another job graph")]
+    {
+        let refused = registered(control, token);
+        assert!(refused["Refused"]["reason"].as_str().is_some_and(|reason| reason.contains(expected)), "{refused}");
     }
     // The supervisor suspends with it.
     engine.interrupt();
