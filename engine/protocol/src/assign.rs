@@ -8,7 +8,7 @@ use crate::key_groups::key_group_range;
 use crate::manifest::{
     CheckpointManifest, KeyedStateHandle, ListStateHandle, OperatorManifest, OperatorState, Redistribution, TaskRestore,
 };
-use crate::plan::{JobPlan, OperatorPlan};
+use crate::plan::{JobPlan, OperatorPlan, VertexPlan};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
@@ -160,6 +160,24 @@ fn taken(stored: &OperatorManifest, operator: &OperatorPlan) -> OperatorManifest
     taken
 }
 
+/// Whether the operators of a vertex had finished, `None` if that follows from its inputs alone: a new operator without
+/// state has nothing to do where nothing comes any more.
+fn own_finished(
+    vertex: &VertexPlan,
+    stored: &BTreeMap<&str, &OperatorManifest>,
+    finished: impl Fn(&OperatorManifest) -> bool,
+) -> Option<bool> {
+    let mut own = None;
+    for operator in &vertex.operators {
+        match stored.get(operator.uid.as_str()) {
+            Some(stored) => own = Some(own.unwrap_or(true) && finished(stored)),
+            None if operator.stateful => return Some(false),
+            None => {}
+        }
+    }
+    own
+}
+
 /// Tasks that have nothing left to do. A task is one only if all of its operators had finished in this very subtask,
 /// the parallelism is the same, and everything it reads from has finished too; other tasks run again from their state,
 /// which says that there is nothing left to read.
@@ -167,18 +185,19 @@ pub(crate) fn finished_tasks(
     stored: &BTreeMap<&str, &OperatorManifest>,
     plan: &JobPlan,
 ) -> Result<BTreeSet<TaskId>, RestoreError> {
-    let wholly_finished: Vec<bool> = plan
-        .vertices
-        .iter()
-        .map(|vertex| {
-            !vertex.operators.is_empty()
-                && vertex.operators.iter().all(|operator| {
-                    stored.get(operator.uid.as_str()).is_some_and(|stored| {
-                        !stored.subtasks.is_empty() && stored.subtasks.values().all(|subtask| subtask.finished)
-                    })
-                })
-        })
-        .collect();
+    let wholly = |operator: &OperatorManifest| {
+        !operator.subtasks.is_empty() && operator.subtasks.values().all(|subtask| subtask.finished)
+    };
+    let mut wholly_finished: Vec<bool> = Vec::with_capacity(plan.vertices.len());
+    // Vertices are in topological order, so inputs are decided before what reads them.
+    for (vertex, vertex_plan) in (0..).zip(&plan.vertices) {
+        let finished = own_finished(vertex_plan, stored, wholly).unwrap_or_else(|| {
+            let mut inputs = plan.edges.iter().filter(|edge| edge.to == vertex).peekable();
+            inputs.peek().is_some()
+                && inputs.all(|edge| wholly_finished.get(edge.from as usize).copied().unwrap_or(false))
+        });
+        wholly_finished.push(finished);
+    }
     for edge in &plan.edges {
         let ended = |vertex: u32| wholly_finished.get(vertex as usize).copied().unwrap_or(false);
         if ended(edge.to) && !ended(edge.from) {
@@ -192,17 +211,14 @@ pub(crate) fn finished_tasks(
         inputs.entry(channel.to).or_default().push(channel.from);
     }
     let mut finished = BTreeSet::new();
-    // Vertices are in topological order, so inputs are decided before what reads them.
     for task in plan.tasks() {
         let Some(vertex) = plan.vertices.get(task.vertex as usize) else { continue };
-        let own = !vertex.operators.is_empty()
-            && vertex.operators.iter().all(|operator| {
-                stored.get(operator.uid.as_str()).is_some_and(|stored| {
-                    stored.parallelism == vertex.parallelism
-                        && stored.subtasks.get(&task.subtask).is_some_and(|subtask| subtask.finished)
-                })
-            });
-        if own && inputs.get(&task).into_iter().flatten().all(|input| finished.contains(input)) {
+        let own = own_finished(vertex, stored, |operator| {
+            operator.parallelism == vertex.parallelism
+                && operator.subtasks.get(&task.subtask).is_some_and(|subtask| subtask.finished)
+        });
+        let inputs = inputs.get(&task).map(Vec::as_slice).unwrap_or_default();
+        if own.unwrap_or(!inputs.is_empty()) && inputs.iter().all(|input| finished.contains(input)) {
             finished.insert(task);
         }
     }

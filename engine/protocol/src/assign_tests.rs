@@ -233,8 +233,37 @@ fn a_chain_is_finished_only_as_a_whole() {
         assert_eq!(restores[&TaskId { vertex: 0, subtask: 0 }].finished, expected);
     }
     let without_map = manifest(vec![operator("source", finished(true))]);
-    let restores = assign_state(Some(&without_map), &chained, false).unwrap();
-    assert!(!restores[&TaskId { vertex: 0, subtask: 0 }].finished, "a new operator has work to do");
+    for (stateful, expected) in [(false, true), (true, false)] {
+        chained.vertices[0].operators[1].stateful = stateful;
+        let restores = assign_state(Some(&without_map), &chained, false).unwrap();
+        assert_eq!(
+            restores[&TaskId { vertex: 0, subtask: 0 }].finished,
+            expected,
+            "a new operator, stateful: {stateful}"
+        );
+    }
+}
+
+/// A condition that comes into a statement whose input had ended makes no part of it run again.
+#[test]
+fn a_new_operator_without_state_between_finished_ones_has_finished() {
+    let ended: &[(&str, &[bool])] = &[("source", &[true, true]), ("sink", &[true, true])];
+    let operators = ended
+        .iter()
+        .map(|(uid, flags)| operator(uid, flags.iter().map(|flag| (*flag, OperatorState::default())).collect()))
+        .collect::<Vec<_>>();
+    let mut edited = plan(&[("source", 2), ("filter", 2), ("sink", 2)]);
+    edited.vertices[1].operators[0].stateful = false;
+    let all_finished = |operators: Vec<OperatorManifest>| {
+        let restores = assign_state(Some(&manifest(operators)), &edited, false).unwrap();
+        restores.values().map(|restore| restore.finished).collect::<Vec<_>>()
+    };
+    assert_eq!(all_finished(operators.clone()), [true; 6]);
+    let mut running = operators;
+    for subtask in running.iter_mut().flat_map(|operator| operator.subtasks.get_mut(&1)) {
+        subtask.finished = false;
+    }
+    assert_eq!(all_finished(running), [true, false, false, false, false, false], "rows still come from one subtask");
 }
 
 #[test]
