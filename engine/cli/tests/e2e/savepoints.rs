@@ -113,10 +113,9 @@ fn r47_a_savepoint_completes_beside_a_checkpoint_that_hangs_and_under_back_press
     let rule = format!("upload.before=wait:{}@3", go.display());
     let engine = place.job(&job).environment("STREAMJOB_FAULTS", &rule).start();
     let running = Running::of(&engine);
-    let hanging = engine.eventually("a checkpoint that hangs", || {
+    engine.eventually("a checkpoint that hangs", || {
         engine.process_logs().contains("fault point upload.before waits").then_some(())
     });
-    let () = hanging;
     let savepoint = verb(&place, &["savepoint", "--output", "json"]).start();
     engine.eventually("both under way", || {
         (running.get("/checkpoints")["counts"]["in_progress"].as_u64() >= Some(2)).then_some(())

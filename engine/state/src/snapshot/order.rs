@@ -184,7 +184,7 @@ mod tests {
     const RANGE: KeyGroupRange = KeyGroupRange { first: 3, last: 9 };
 
     fn columns(rows: usize, nulls: bool) -> Vec<ArrayRef> {
-        let there = |row: usize| !nulls || row % 3 != 0;
+        let there = |row: usize| !nulls || !row.is_multiple_of(3);
         let number = |row: usize| there(row).then_some(row as i64 - 5);
         vec![
             Arc::new(Int8Array::from_iter((0..rows).map(|row| number(row).map(|value| value as i8)))),
