@@ -138,8 +138,8 @@ impl Coordinator {
         if self.view.triggered.iter().any(|known| known.trigger == trigger) {
             return;
         }
-        let outcome = if self.life != Life::Working {
-            Outcome::Failed(format!("the job is {:?}, not running", self.view.state))
+        let outcome = if let Some(reason) = self.refusal() {
+            Outcome::Failed(reason)
         } else if self.checkpoints.requests.len() >= MAX_QUEUED_REQUESTS {
             Outcome::Failed(format!("{MAX_QUEUED_REQUESTS} requests for checkpoints are waiting"))
         } else {

@@ -59,6 +59,19 @@ impl Coordinator {
         }
     }
 
+    /// Why nothing can be begun that needs a running job.
+    pub(super) fn refusal(&self) -> Option<String> {
+        match self.life {
+            Life::Working => None,
+            Life::New | Life::Claiming | Life::Planning => {
+                Some("the coordinator has not taken the job over yet: ask again".into())
+            }
+            Life::Suspending { .. } => Some("the job is being suspended".into()),
+            Life::Stopping(_) => Some(format!("the job is {:?}", self.view.state)),
+            Life::Ending(_) | Life::Exited => Some("the job has ended".into()),
+        }
+    }
+
     pub(super) fn request_cancel(&mut self) {
         self.cancel_requested = true;
         match self.life {

@@ -45,8 +45,8 @@ impl Coordinator {
         }
         let slots = self.cluster.capacity();
         let max_parallelism = self.config.plan.max_parallelism;
-        let refusal = if self.life != Life::Working {
-            Some(format!("the job is {:?}, not running", self.view.state))
+        let refusal = if let Some(reason) = self.refusal() {
+            Some(reason)
         } else if self.is_stop_under_way() {
             Some("the job is stopping with a savepoint".into())
         } else if let Some(other) = &self.rescaling {

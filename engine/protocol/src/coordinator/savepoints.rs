@@ -108,11 +108,9 @@ impl Coordinator {
             self.show_savepoints();
             return;
         }
-        let refusal = match self.life {
-            Life::Working if self.is_stopped() => Some("the job has stopped with a savepoint already".to_owned()),
-            Life::Working => None,
-            _ => Some(format!("the job is {:?}, not running", self.view.state)),
-        };
+        let refusal = self.refusal();
+        let refusal =
+            refusal.or_else(|| self.is_stopped().then(|| "the job has stopped with a savepoint already".to_owned()));
         let refusal = refusal.or_else(|| {
             let stop = self.savepoints.stop().filter(|_| then.stops())?;
             Some(format!("the job is stopping already, with the savepoint of trigger {}", stop.trigger))

@@ -7,4 +7,5 @@ mod ends;
 mod failures;
 mod rescaling;
 mod savepoints;
+mod stopping;
 mod world;

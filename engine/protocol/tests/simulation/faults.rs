@@ -73,7 +73,9 @@ impl World {
             Fault::CancelWithSavepoint => self.ask_savepoint(AfterSavepoint::Cancel),
             Fault::Rescale => {
                 // One more than there is: the planner refuses it.
-                let parallelism = self.shared.random.between(1, self.schedule.jobs.len() as u64 + 1) as u32;
+                let leader = self.leader().map(|leader| self.coordinators[leader].machine.view().parallelism);
+                let others = (1..=self.schedule.jobs.len() as u32 + 1).filter(|other| Some(*other) != leader);
+                let parallelism = self.shared.random.choose(&others.collect::<Vec<_>>()).unwrap_or(1);
                 self.ask_by_name(|trigger| Request::Rescale { trigger, parallelism });
             }
             Fault::Reconfigure => self.reconfigure(),

@@ -21,6 +21,7 @@ mod task;
 mod world;
 
 use mutant::Mutant;
+use oracle::Counts;
 use schedule::{Fault, Schedule};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use streamjob_protocol::journal::EndState;
@@ -39,7 +40,14 @@ fn run_safely(seed: u64, mutant: Option<Mutant>, traced: bool) -> Outcome {
     catch_unwind(AssertUnwindSafe(|| run(seed, mutant, traced))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
-        Outcome { violation: Some(format!("panic: {text}")), trace: Vec::new(), steps: 0, completed: 0, ended: None }
+        Outcome {
+            violation: Some(format!("panic: {text}")),
+            trace: Vec::new(),
+            steps: 0,
+            completed: 0,
+            ended: None,
+            counts: Counts::default(),
+        }
     })
 }
 
@@ -65,8 +73,10 @@ fn r01_r03_r07_r11_r71_i1_to_i6_hold_in_every_schedule() {
     }
     let schedules = from_environment("SIM_SCHEDULES").unwrap_or(DEFAULT_SCHEDULES);
     let (mut steps, mut completed, mut finished, mut unrecoverable) = (0u64, 0, 0u64, 0u64);
+    let mut counts = Counts::default();
     for seed in 0..schedules {
         let outcome = run_safely(seed, None, false);
+        counts.add(&outcome.counts);
         assert!(outcome.violation.is_none(), "{}", explain(seed, None));
         steps += u64::from(outcome.steps);
         completed += outcome.completed;
@@ -75,10 +85,14 @@ fn r01_r03_r07_r11_r71_i1_to_i6_hold_in_every_schedule() {
     }
     println!(
         "{schedules} schedules, {steps} steps, {completed} checkpoints, {finished} jobs finished, \
-         {unrecoverable} given up because of damage"
+         {unrecoverable} given up because of damage\n{counts:?}"
     );
     // The schedules have to show something: jobs finish, and not without checkpoints.
     assert!(finished * 10 >= schedules * 9 && completed as u64 >= 2 * schedules);
+    let Counts { plain, stops, drains, cancels, failed, rescales, reconfigured, revisions, adopted, not_claimed } =
+        counts;
+    let all = [plain, stops, drains, cancels, failed, rescales, reconfigured, revisions, adopted, not_claimed];
+    assert!(all.iter().all(|count| u64::from(*count) * 200 >= schedules), "{counts:?}");
 }
 
 #[test]

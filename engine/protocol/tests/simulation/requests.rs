@@ -12,6 +12,7 @@ use streamjob_protocol::journal::{AfterSavepoint, EndState, JournalEntry, Savepo
 use streamjob_protocol::manifest::{CheckpointManifest, OperatorState};
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "few of them are alive at once")]
 pub enum Request {
     ReadJournal,
     Append {
@@ -96,7 +97,7 @@ impl World {
             Request::ReadJournal => {
                 let listing = self.list();
                 self.coordinators[coordinator].listing_of_answer = (!fails).then_some(listing);
-                let event = self.read_journal(fails);
+                let event = self.read_journal(coordinator, fails);
                 self.answer(coordinator, event);
             }
             Request::Append { seq, entry } => self.append(coordinator, seq, entry, fails, effect),
@@ -174,7 +175,7 @@ impl World {
         }
     }
 
-    fn read_journal(&mut self, fails: bool) -> Event {
+    fn read_journal(&mut self, coordinator: usize, fails: bool) -> Event {
         let mut highest_directory = self.shared.store.highest_directory();
         if fails {
             return Event::JournalRead { result: unavailable(), highest_directory: 0 };
@@ -193,7 +194,9 @@ impl World {
                 }
             }
         }
-        self.forget_savepoints(&mut entries);
+        if self.shared.store.state().claimant.as_ref() != Some(&self.coordinators[coordinator].claimant) {
+            self.forget_savepoints(&mut entries);
+        }
         if self.shared.is(Mutant::HalfCheckpointRestored) {
             let newest = self.shared.store.state().latest_checkpoint().unwrap_or(0);
             if let (Some((checkpoint, stored)), Some((seq, _))) =
@@ -304,12 +307,14 @@ impl World {
             .filter(|record| forgotten(record.then) && matches!(record.outcome, SavepointOutcome::Completed { .. }))
             .collect();
         let names = |trigger: &String| forgotten.iter().any(|record| record.trigger == *trigger);
-        entries.retain(|(_, entry)| match entry {
-            JournalEntry::SavepointStarted { trigger, .. } | JournalEntry::SavepointCompleted { trigger, .. } => {
-                !names(trigger)
+        for (_, entry) in entries.iter_mut() {
+            if let JournalEntry::SavepointStarted { trigger, .. } | JournalEntry::SavepointCompleted { trigger, .. } =
+                entry
+                && names(trigger)
+            {
+                *entry = JournalEntry::Reserved { up_to: 0 };
             }
-            _ => true,
-        });
+        }
         for (_, entry) in entries {
             if let JournalEntry::Compacted { state } = entry {
                 state.savepoints.retain(|record| !names(&record.trigger));

@@ -6,7 +6,7 @@ use crate::store::{Store, is_in};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use streamjob_protocol::ids::CheckpointId;
-use streamjob_protocol::journal::{JournalState, SavepointOutcome};
+use streamjob_protocol::journal::{AfterSavepoint, JournalState, SavepointOutcome};
 use streamjob_protocol::manifest::TaskSnapshot;
 
 pub struct Saved {
@@ -80,6 +80,12 @@ impl Oracle {
         }
         if before.stopped.is_some() && record.then.stops() {
             self.violate("savepoint", format!("{trigger} completes after the job has stopped"));
+        }
+        match record.then {
+            AfterSavepoint::GoOn => self.counts.plain += 1,
+            AfterSavepoint::Stop { drain: false } => self.counts.stops += 1,
+            AfterSavepoint::Stop { drain: true } => self.counts.drains += 1,
+            AfterSavepoint::Cancel => self.counts.cancels += 1,
         }
         let directory = record.location.clone();
         let Some(stored) = store.savepoints.get(&directory).cloned() else {
@@ -169,7 +175,9 @@ impl Oracle {
         let Some(saved) = self.savepoints.complete.remove(directory) else { return };
         let (checkpoint, mut content) = (saved.checkpoint, saved.content.clone());
         content.transactions = transactions.into_iter().collect();
+        let counts = self.counts;
         *self = Oracle::new(self.exactly_once);
+        self.counts = counts;
         self.begin_with(checkpoint, content);
         self.savepoints.complete.insert(directory.to_owned(), saved);
     }

@@ -2,11 +2,13 @@
 //! requests for savepoints and other parallelisms.
 
 use crate::mutant::Mutant;
+use crate::requests::Request;
 use crate::schedule::Fault;
 use crate::store::{Transaction, is_in};
 use crate::world::{End, World};
 use std::collections::BTreeSet;
-use streamjob_protocol::coordinator::{AppendOutcome, Event, ExternalRestore, TaskStatus};
+use streamjob_protocol::coordinator::{AppendOutcome, Event, ExternalRestore, StoreError, TaskStatus};
+use streamjob_protocol::ids::CheckpointId;
 use streamjob_protocol::journal::{EndState, JournalEntry};
 
 impl World {
@@ -17,6 +19,7 @@ impl World {
         if stopped.is_some() && self.shared.random.once_in(2) {
             self.shared.trace(|| "=== the next revision".into());
             self.revision += 1;
+            self.shared.oracle.counts.revisions += 1;
             self.variant = self.shared.random.between(0, self.schedule.jobs.len() as u64 - 1) as usize;
             self.play_on();
             return true;
@@ -40,6 +43,8 @@ impl World {
         }
         self.requests.clear();
         let claim = self.shared.random.once_in(2);
+        let counts = &mut self.shared.oracle.counts;
+        *if claim { &mut counts.adopted } else { &mut counts.not_claimed } += 1;
         self.shared.trace(|| format!("=== another job is started from {directory}, claim: {claim}"));
         let mut store = std::mem::take(&mut self.shared.store);
         let Some(stored) = store.savepoint(&directory) else { return };
@@ -87,6 +92,23 @@ impl World {
         self.shared.faults_on = true;
     }
 
+    /// Savepoints that have not got their manifest before a newer checkpoint completes come to nothing.
+    fn subsume(&mut self, coordinator: usize, newer: CheckpointId) {
+        let now = self.shared.now;
+        for request in std::mem::take(&mut self.requests) {
+            match &request.request {
+                Request::WriteManifest { manifest, savepoint: Some(_), .. }
+                    if request.coordinator == coordinator && manifest.checkpoint < newer =>
+                {
+                    let result = Err(StoreError::Unavailable(format!("subsumed by checkpoint {newer}")));
+                    let event = Event::ManifestWritten { checkpoint: manifest.checkpoint, result };
+                    self.coordinators[coordinator].inbox.push((now, event));
+                }
+                _ => self.requests.push(request),
+            }
+        }
+    }
+
     pub fn plan(&mut self, coordinator: usize, parallelism: u32) {
         let job = self.schedule.jobs.get(parallelism as usize - 1);
         let result = job.map(|job| Box::new(job.plan.clone())).ok_or_else(|| "there is no such job".to_owned());
@@ -120,6 +142,9 @@ impl World {
         match (mutant, entry) {
             (Mutant::SavepointCommits, JournalEntry::SavepointCompleted { checkpoint, .. }) => {
                 self.complete_everywhere(coordinator, *checkpoint);
+            }
+            (Mutant::SavepointSubsumed, JournalEntry::Completed { checkpoint, .. }) => {
+                self.subsume(coordinator, *checkpoint)
             }
             (Mutant::ForeignFilesDeleted, JournalEntry::Discarded { checkpoint }) => {
                 let location = self.shared.store.state().locations.get(checkpoint).cloned();

@@ -566,13 +566,6 @@ impl Task {
     }
 
     pub fn on_complete(&mut self, checkpoint: CheckpointId, shared: &mut Shared, out: &mut Vec<Event>) {
-        if shared.is(Mutant::SavepointSubsumed) {
-            let subsumed = |upload: &Upload| upload.savepoint.is_some() && upload.checkpoint < checkpoint;
-            let given_up: Vec<CheckpointId> =
-                self.uploads.iter().filter(|upload| subsumed(upload)).map(|upload| upload.checkpoint).collect();
-            self.uploads.retain(|upload| !subsumed(upload));
-            given_up.into_iter().for_each(|savepoint| self.decline(savepoint, DeclineReason::Subsumed, out));
-        }
         let actions = self.life.on_complete(checkpoint);
         self.carry_out(actions, shared, out);
     }

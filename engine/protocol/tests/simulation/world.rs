@@ -1,6 +1,7 @@
 //! The simulation's loop: in each step one process, one message or one request, chosen by the dice, makes progress.
 
 use crate::mutant::Mutant;
+use crate::oracle::Counts;
 use crate::processes::{Connection, CoordinatorProcess, Fifo, ToWorker, WorkerProcess};
 use crate::requests::{PendingRequest, Request as StoreRequest};
 use crate::schedule::Schedule;
@@ -61,6 +62,7 @@ pub struct Outcome {
     pub trace: Vec<String>,
     pub steps: u32,
     pub completed: usize,
+    pub counts: Counts,
     pub ended: Option<End>,
 }
 
@@ -97,6 +99,7 @@ pub fn run(seed: u64, mutant: Option<Mutant>, traced: bool) -> Outcome {
         steps: world.step,
         completed: world.completed_before + world.shared.oracle.completed.len(),
         ended: world.ended,
+        counts: world.shared.oracle.counts,
     }
 }
 
