@@ -87,6 +87,7 @@ pub(crate) fn write(
     let mut hasher = Xxh3Default::new();
     let mut hashed = 0;
     let mut writer = FileWriter::try_new_with_options(Vec::new(), &schema, write_options(compression)?)?;
+    let head = writer.get_ref().len();
     let mut start = 0;
     while start < rows {
         let end = rows.min(start + ROWS_PER_BATCH);
@@ -95,10 +96,10 @@ pub(crate) fn write(
         columns.push(Arc::new(deleted));
         let batch = RecordBatch::try_new(schema.clone(), columns)?;
         writer.write(&batch)?;
-        if start == 0 {
-            // One piece of memory for all batches, not ever larger ones that are copied from.
-            let first = writer.get_ref().len();
-            writer.get_mut().reserve(first * rows.div_ceil(ROWS_PER_BATCH));
+        if start == 0 && end < rows {
+            // One piece of memory for all batches and the footer, not ever larger ones that are copied from.
+            let batch = writer.get_ref().len() - head;
+            writer.get_mut().reserve(batch * (rows - end).div_ceil(ROWS_PER_BATCH) + 2 * head);
         }
         // While the bytes are still in the processor's cache.
         hasher.update(&writer.get_ref()[hashed..]);

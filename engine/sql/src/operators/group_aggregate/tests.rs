@@ -157,6 +157,26 @@ fn changes_that_add_up_to_more_than_the_table_end_in_a_whole_cut() {
     assert_eq!(whole, [&[true], &changes[..], &[true], &changes[..]].concat());
 }
 
+/// Batches are numbered in 32 bits; when the numbers begin anew no change is forgotten.
+#[test]
+fn changes_are_not_lost_when_batches_are_numbered_anew() {
+    let mut operator =
+        open(&spec(&[0], vec![call(AggregateFunction::CountStar, None, None)], false), OperatorRestore::default());
+    operator.stamp = u32::MAX - 8;
+    feed(&mut operator, simple(&(0..100).map(|key| (key, 0)).collect::<Vec<_>>()));
+    let mut files = Files::default();
+    files.add(operator.snapshot(1, Cut::Changes).unwrap());
+    for key in 0..8 {
+        feed(&mut operator, simple(&[(key, 0), (9, 0)]));
+    }
+    assert!(operator.stamp < 100, "the numbers began anew");
+    files.add(operator.snapshot(2, Cut::Changes).unwrap());
+    assert_eq!(files.newest_rows("groups"), 9);
+    let mut counts = files.rows("groups");
+    counts.retain(|row| row[1] != "1");
+    assert_eq!(counts.len(), 9, "{counts:?}");
+}
+
 /// A savepoint between two checkpoints: the second one still has what changed since the first, removed keys too.
 #[test]
 fn a_copy_takes_nothing_away_from_the_next_changes() {
