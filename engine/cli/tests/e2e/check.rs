@@ -56,9 +56,9 @@ impl Interrupted {
     }
 
     /// Stopped with a savepoint instead of killed.
-    fn stop() -> Interrupted {
+    fn stop(job: &Job) -> Interrupted {
         let place = Place::new();
-        let mut engine = place.job(&both()).start();
+        let mut engine = place.job(job).start();
         await_checkpoint(&mut engine, &place.path("state"), 4);
         let directory = place.path("savepoints").display().to_string();
         let arguments = ["stop", "--data-dir", "state", "--savepoint-dir", &directory, "--output", "json"];
@@ -217,7 +217,7 @@ fn r52_an_edited_job_goes_on_from_a_checkpoint_with_the_state_that_the_edit_does
 
 #[test]
 fn r49_r53_an_edited_job_goes_on_from_a_savepoint_with_the_state_that_the_edit_does_not_touch() {
-    let stored = Interrupted::stop();
+    let stored = Interrupted::stop(&both());
     let kept = stored.verdicts(&both()).1;
     assert!(kept.len() == 5 && kept.iter().all(|verdict| verdict.starts_with("restored")), "{kept:?}");
     let (compatible, verdicts) = stored.verdicts(&job(&[COUNTS, &TOTALS.replace("SUM(n)", "MAX(n)")]));
@@ -297,6 +297,40 @@ fn snapshots_that_are_damaged_or_of_another_job_are_refused() {
     let mut check = stored.check_launch(&both(), &missing, &[]).start();
     assert_eq!(check.await_end().code(), Some(2));
     assert!(check.log().contains("there is no directory"), "{}", check.log());
+}
+
+/// A condition puts an operator in front of one that has had all of its input.
+#[test]
+fn r52_a_statement_whose_input_had_ended_can_be_edited() {
+    let few = "CREATE TABLE few (n BIGINT) WITH ('connector' = 'datagen', 'fields.n.kind' = 'sequence', 'fields.n.start' = '0', \
+               'fields.n.end' = '9');";
+    let ended = "INSERT INTO totals SELECT COUNT(*), n FROM few GROUP BY n;";
+    let before = job(&[few, ended, COUNTS]).parallelism(2);
+    let stored = Interrupted::stop(&before);
+    let metadata = fs::read_to_string(stored.metadata()).unwrap();
+    let metadata: Value = serde_json::from_str(metadata.split_once('\n').expect("a checksum line").1).expect("JSON");
+    let operators = metadata["operators"].as_array().expect("operators");
+    let finished = |uid: &str| {
+        let operator = operators.iter().find(|operator| operator["uid"] == uid).expect("the operator");
+        operator["subtasks"].as_object().expect("subtasks").values().all(|subtask| subtask["finished"] == true)
+    };
+    assert!(finished("source:few") && finished("totals/few/group-by-n") && !finished("source:numbers"));
+
+    let edited = job(&[few, &ended.replace("few ", "few WHERE n < 100 "), COUNTS]).parallelism(2);
+    assert!(stored.verdicts(&edited).0);
+    stored.place.job(&edited).succeed();
+    let totals = visible_rows(&stored.place.path("output/totals"));
+    let mut amounts: Vec<u64> = totals
+        .iter()
+        .map(|row| serde_json::from_str::<Value>(row).expect("JSON"))
+        .map(|row| {
+            assert_eq!(row["visits"], 1, "{row}");
+            row["amount"].as_u64().expect("a number")
+        })
+        .collect();
+    amounts.sort_unstable();
+    assert_eq!(amounts, (0..10).collect::<Vec<u64>>());
+    assert!(last_rows(&stored.place, "counts").iter().all(|row| row["visits"] == ROWS / KEYS));
 }
 
 /// An upgrade in the way people do it, with processes that die before and after: stop with a savepoint, edit the text, check,
