@@ -39,11 +39,15 @@ fn java(arguments: &[String]) -> Command {
 
 /// `flink <arguments> -m <address>`, with the address after the verb.
 fn flink(place: &Place, running: &Running, headers: Option<&str>, arguments: &[&str]) -> Output {
+    configured_flink(place, "rest.address: localhost\n", &running.address, headers, arguments)
+}
+
+fn configured_flink(place: &Place, config: &str, address: &str, headers: Option<&str>, arguments: &[&str]) -> Output {
     let conf = place.path("flink-conf");
     std::fs::create_dir_all(&conf).expect("a directory");
-    std::fs::write(conf.join("config.yaml"), "rest.address: localhost\n").expect("a file");
+    std::fs::write(conf.join("config.yaml"), config).expect("a file");
     let (verb, rest) = arguments.split_first().expect("a verb");
-    let mut all = vec!["org.apache.flink.client.cli.CliFrontend", verb, "-m", &running.address];
+    let mut all = vec!["org.apache.flink.client.cli.CliFrontend", verb, "-m", address];
     all.extend(rest);
     let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
     let mut command = java(&all);
@@ -142,6 +146,31 @@ fn r48_flinks_command_line_drains_and_cancels_with_a_savepoint() {
         assert!(Path::new(directory).join("_metadata").is_file(), "{directory}: {output}");
         assert_eq!(engine.await_end().code(), Some(code), "{}", engine.log_end());
     }
+}
+
+#[test]
+fn r69_flinks_command_line_speaks_tls() {
+    let place = Place::new();
+    let [certificate, key] = crate::rest::certificate(&place);
+    let launch = place.job(&endless(&place)).environment(certificate.0, &certificate.1).environment(key.0, &key.1);
+    let engine = launch.start();
+    engine.eventually("the REST endpoint", || engine.log().contains(": RUNNING").then_some(()));
+    let run = std::fs::read_to_string(place.path("state/run.json")).expect("run.json");
+    let run: serde_json::Value = serde_json::from_str(&run).expect("JSON");
+    let address = run["rest"].as_str().and_then(|rest| rest.strip_prefix("https://")).expect("an address").to_owned();
+    let trust = place.path("trust.p12").display().to_string();
+    let imported = Command::new("keytool")
+        .args(["-importcert", "-noprompt", "-alias", "job", "-storetype", "PKCS12", "-storepass", "changeit"])
+        .args(["-file", &certificate.1, "-keystore", &trust])
+        .output()
+        .expect("keytool");
+    assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    let config = format!(
+        "rest.address: localhost\nsecurity.ssl.rest.enabled: true\nsecurity.ssl.rest.truststore: {trust}\n\
+         security.ssl.rest.truststore-type: PKCS12\nsecurity.ssl.rest.truststore-password: changeit\n"
+    );
+    let listed = succeeds(&configured_flink(&place, &config, &address, None, &["list"]));
+    assert!(listed.contains("accounts (RUNNING)"), "{listed}");
 }
 
 #[test]

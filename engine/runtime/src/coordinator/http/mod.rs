@@ -67,6 +67,8 @@ struct Shared {
     rest: RestOptions,
     unread: Unread,
     disposals: Disposals,
+    /// Held from reading options to their change, so that two changes at once both apply.
+    reconfiguring: tokio::sync::Mutex<()>,
 }
 
 /// Serves until the process ends. Savepoints that end the job and whose end nobody has asked for are kept in `unread`.
@@ -97,6 +99,7 @@ pub(super) async fn serve(
         rest: rest.clone(),
         unread: unread.clone(),
         disposals: Disposals::default(),
+        reconfiguring: tokio::sync::Mutex::default(),
     }));
     let app = router(context);
     tokio::spawn(async move {

@@ -53,6 +53,7 @@ pub(super) async fn reconfigure(
     body: Body,
 ) -> Result<(StatusCode, Json<LiveConfig>), Refusal> {
     let change = body.text()?;
+    let _alone = context.0.reconfiguring.lock().await;
     let view = context.snapshot().await?.view;
     let (checkpoint, restart_strategy) = live::apply(&view.checkpoint_config, &view.restart_strategy, change)
         .map_err(|error| Refusal::bad_request(error.to_string()))?;
