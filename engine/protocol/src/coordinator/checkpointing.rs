@@ -5,6 +5,7 @@
 //! to the journal the checkpoint cannot be aborted any more.
 
 use super::machine::{Coordinator, Life};
+use super::rescaling::Rescaling;
 use super::view::{Outcome, TaskCheckpointView, TaskState, TriggeredView};
 use super::{Action, Barrier, DeclineReason, Report, SnapshotKind, StoreError};
 use crate::assign::KEY_HASH;
@@ -130,7 +131,9 @@ impl Coordinator {
         let checkpoints = &self.checkpoints;
         let expiry = checkpoints.pending.values();
         let drain = (checkpoints.drain_not_before > self.now).then_some(checkpoints.drain_not_before);
-        let others = checkpoints.periodic.into_iter().chain(drain).chain(checkpoints.closing.values().copied());
+        let switch = self.rescaling.as_ref().and_then(Rescaling::deadline);
+        let others = checkpoints.periodic.into_iter().chain(drain).chain(switch);
+        let others = others.chain(checkpoints.closing.values().copied());
         expiry.map(|pending| pending.expires_at).chain(others).filter(|at| *at > self.now).min()
     }
 

@@ -8,7 +8,7 @@ use super::scheduling::RegionPhase;
 use super::view::{Outcome, RescaleView};
 use super::{Action, JobState, Report, SnapshotKind};
 use crate::failover::Regions;
-use crate::ids::CheckpointId;
+use crate::ids::{CheckpointId, Millis, TaskId};
 use crate::journal::JournalEntry;
 use crate::plan::JobPlan;
 
@@ -21,7 +21,12 @@ enum Step {
     /// Until the cut is complete; `None` while it cannot begin.
     Cutting { plan: Box<JobPlan>, checkpoint: Option<CheckpointId> },
     /// Until the journal says the new parallelism and no task of the old plan runs.
-    Switching { plan: Box<JobPlan>, journaled: bool },
+    Switching {
+        plan: Box<JobPlan>,
+        journaled: bool,
+        /// Tasks that have not ended by then are cancelled: what the cut holds is safe.
+        deadline: Millis,
+    },
     /// Until all tasks of the new plan run.
     Starting,
 }
@@ -31,6 +36,16 @@ pub(super) struct Rescaling {
     trigger: String,
     parallelism: u32,
     step: Step,
+}
+
+impl Rescaling {
+    /// Until which tasks of the old plan may end by themselves.
+    pub fn deadline(&self) -> Option<Millis> {
+        match self.step {
+            Step::Switching { deadline, .. } => Some(deadline),
+            _ => None,
+        }
+    }
 }
 
 impl Coordinator {
@@ -174,7 +189,8 @@ impl Coordinator {
         }
         let (plan, parallelism) = (plan.clone(), *parallelism);
         if let Some(rescaling) = &mut self.rescaling {
-            rescaling.step = Step::Switching { plan, journaled: false };
+            let deadline = self.now.saturating_add(self.config.checkpoint.timeout_ms);
+            rescaling.step = Step::Switching { plan, journaled: false, deadline };
         }
         self.journal.enqueue(JournalEntry::Rescaled { parallelism, at: self.unix_now });
         self.set_job_state(JobState::Restarting, Some(format!("rescaling to parallelism {parallelism}")));
@@ -192,7 +208,11 @@ impl Coordinator {
 
     /// Once nothing of the old plan runs, the new one takes its place.
     pub(super) fn advance_switch(&mut self) {
-        let Some(Rescaling { step: Step::Switching { plan, journaled: true }, parallelism, .. }) = &self.rescaling
+        if self.rescaling.as_ref().and_then(Rescaling::deadline).is_some_and(|deadline| deadline <= self.now) {
+            let tasks: Vec<TaskId> = self.tasks.keys().copied().collect();
+            self.cancel_tasks(&tasks);
+        }
+        let Some(Rescaling { step: Step::Switching { plan, journaled: true, .. }, parallelism, .. }) = &self.rescaling
         else {
             return;
         };

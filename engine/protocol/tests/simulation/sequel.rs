@@ -2,6 +2,7 @@
 //! requests for savepoints and other parallelisms.
 
 use crate::mutant::Mutant;
+use crate::processes::ToWorker;
 use crate::requests::Request;
 use crate::schedule::Fault;
 use crate::store::{Transaction, is_in};
@@ -106,6 +107,15 @@ impl World {
                 }
                 _ => self.requests.push(request),
             }
+        }
+    }
+
+    /// What a coordinator would do that does not wait for its journal.
+    pub fn complete_everywhere(&mut self, coordinator: usize, checkpoint: u64) {
+        let at = self.shared.now;
+        for connection in self.connections.iter_mut().filter(|connection| connection.coordinator == coordinator) {
+            let tasks = self.workers[connection.worker].tasks.iter().map(|task| (task.id, task.deployment)).collect();
+            connection.to_worker.push(at, ToWorker::Complete { checkpoint, tasks });
         }
     }
 

@@ -701,13 +701,4 @@ impl World {
             connection.to_worker.push(at, message);
         }
     }
-
-    /// What a coordinator would do that does not wait for its journal.
-    pub fn complete_everywhere(&mut self, coordinator: usize, checkpoint: u64) {
-        let at = self.shared.now;
-        for connection in self.connections.iter_mut().filter(|connection| connection.coordinator == coordinator) {
-            let tasks = self.workers[connection.worker].tasks.iter().map(|task| (task.id, task.deployment)).collect();
-            connection.to_worker.push(at, ToWorker::Complete { checkpoint, tasks });
-        }
-    }
 }

@@ -272,6 +272,17 @@ fn cancel_and_suspend_in_any_step() {
 }
 
 #[test]
+fn tasks_that_do_not_end_behind_the_cut_are_cancelled() {
+    let mut world = world_at(At::Switching, 3);
+    world.advance(TIMEOUT_MS - 100);
+    assert_eq!(deploys(&world), [(2, 4)]);
+    world.advance(200);
+    assert!(world.position(|action| matches!(action, Action::CancelTasks { .. })).is_some());
+    assert_eq!(deploys(&world), [(2, 4), (3, 6)]);
+    assert_eq!((outcome(&world, "r"), world.machine.view().restarts), (Outcome::Completed(3), 0));
+}
+
+#[test]
 fn savepoints_that_are_asked_for_meanwhile_are_taken_afterwards() {
     for at in [At::Planning, At::Cutting, At::CutOnItsWay, At::Switching] {
         let mut world = world_at(at, 3);
