@@ -39,17 +39,19 @@ fn java(arguments: &[String]) -> Command {
 
 /// `flink <arguments> -m <address>`, with the address after the verb.
 fn flink(place: &Place, running: &Running, headers: Option<&str>, arguments: &[&str]) -> Output {
-    configured_flink(place, "rest.address: localhost\n", &running.address, headers, arguments)
+    let (verb, rest) = arguments.split_first().expect("a verb");
+    let mut all = vec![*verb, "-m", &running.address];
+    all.extend(rest);
+    configured_flink(place, "rest.address: localhost\n", headers, &all)
 }
 
-fn configured_flink(place: &Place, config: &str, address: &str, headers: Option<&str>, arguments: &[&str]) -> Output {
+/// With `config` as its configuration file.
+fn configured_flink(place: &Place, config: &str, headers: Option<&str>, arguments: &[&str]) -> Output {
     let conf = place.path("flink-conf");
     std::fs::create_dir_all(&conf).expect("a directory");
     std::fs::write(conf.join("config.yaml"), config).expect("a file");
-    let (verb, rest) = arguments.split_first().expect("a verb");
-    let mut all = vec!["org.apache.flink.client.cli.CliFrontend", verb, "-m", address];
-    all.extend(rest);
-    let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
+    let all = std::iter::once(&"org.apache.flink.client.cli.CliFrontend").chain(arguments);
+    let all: Vec<String> = all.map(|&argument| argument.to_owned()).collect();
     let mut command = java(&all);
     command.env("FLINK_CONF_DIR", &conf);
     if let Some(headers) = headers {
@@ -157,7 +159,7 @@ fn r69_flinks_command_line_speaks_tls() {
     engine.eventually("the REST endpoint", || engine.log().contains(": RUNNING").then_some(()));
     let run = std::fs::read_to_string(place.path("state/run.json")).expect("run.json");
     let run: serde_json::Value = serde_json::from_str(&run).expect("JSON");
-    let address = run["rest"].as_str().and_then(|rest| rest.strip_prefix("https://")).expect("an address").to_owned();
+    let port = run["rest"].as_str().and_then(|rest| rest.strip_prefix("https://127.0.0.1:")).expect("an address");
     let trust = place.path("trust.p12").display().to_string();
     let imported = Command::new("keytool")
         .args(["-importcert", "-noprompt", "-alias", "job", "-storetype", "PKCS12", "-storepass", "changeit"])
@@ -165,11 +167,12 @@ fn r69_flinks_command_line_speaks_tls() {
         .output()
         .expect("keytool");
     assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    // With `-m` Flink's command line forgets about TLS.
     let config = format!(
-        "rest.address: localhost\nsecurity.ssl.rest.enabled: true\nsecurity.ssl.rest.truststore: {trust}\n\
-         security.ssl.rest.truststore-type: PKCS12\nsecurity.ssl.rest.truststore-password: changeit\n"
+        "rest.address: 127.0.0.1\nrest.port: {port}\nsecurity.ssl.rest.enabled: true\n\
+         security.ssl.rest.truststore: {trust}\nsecurity.ssl.rest.truststore-type: PKCS12\nsecurity.ssl.rest.truststore-password: changeit\n"
     );
-    let listed = succeeds(&configured_flink(&place, &config, &address, None, &["list"]));
+    let listed = succeeds(&configured_flink(&place, &config, None, &["list"]));
     assert!(listed.contains("accounts (RUNNING)"), "{listed}");
 }
 

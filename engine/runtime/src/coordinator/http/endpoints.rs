@@ -178,7 +178,8 @@ JSON; names and types are those of Apache Flink 2.3, so that its clients work: `
 - **TLS.** `STREAMJOB_TLS_CERT_FILE` and `STREAMJOB_TLS_KEY_FILE` (PEM) turn it on. Our command line trusts the system's
   authorities and the certificates in `STREAMJOB_TLS_CA_FILE`, or else those in `STREAMJOB_TLS_CERT_FILE`. The certificate has to
   name the address that is connected to; `run` itself connects to `127.0.0.1`. Flink's clients want an RSA key, or
-  `security.ssl.algorithms` with others.
+  `security.ssl.algorithms` with others, and its command line needs `rest.address` and `rest.port` in its configuration then,
+  since with `-m` it speaks no TLS.
 - **Requests that take a while** answer with `{\"request-id\": ...}` at once and are polled. A caller may give the id itself,
   `triggerId`, 32 hexadecimal digits: the same request repeated under the same id is the same request, also when the
   coordinator was replaced in between (savepoints and stops).
