@@ -14,7 +14,7 @@ if ! tag="$(python3 -c 'import ensurepip, sys, venv; print(sys.implementation.ca
 fi
 home="$cache/pyarrow-venv-$version-$tag"
 interpreter="$home/bin/python3"
-# An environment knows its own path and cannot be moved under its name when it is whole, so this says that it is.
+# An environment knows its own path, so it is made where it stays; this file says that it is whole.
 complete="$home/.complete"
 
 if [ ! -e "$complete" ]; then

@@ -14,6 +14,7 @@ mod failures;
 mod faults;
 mod fencing;
 mod flink_cli;
+mod foreign;
 mod harness;
 mod input;
 mod minio;
