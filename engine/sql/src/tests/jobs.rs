@@ -178,15 +178,7 @@ fn a_statement_set_reads_a_table_once() {
     let uids: Vec<String> = memory.plan(&sql).unwrap().nodes.into_iter().map(|node| node.uid).collect();
     assert_eq!(
         uids,
-        [
-            "source:t",
-            "watermark:t",
-            "big/calc-1",
-            "small/calc-1",
-            "small#2/calc-1",
-            "sink:big",
-            "sink:small"
-        ]
+        ["source:t", "watermark:t", "big/calc-1", "small/calc-1", "small#2/calc-1", "sink:big", "sink:small"]
     );
     assert_eq!(memory.required_of("t"), ["a", "b", "s", "ts"]);
 }
