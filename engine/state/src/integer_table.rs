@@ -64,7 +64,22 @@ impl IntegerTable {
     }
 
     fn grow(&mut self) {
-        let capacity = self.entries.len() * 2;
+        self.resize(self.entries.len() * 2);
+    }
+
+    /// Makes room for that many more keys at once.
+    pub fn reserve(&mut self, additional: usize) {
+        let mut capacity = self.entries.len();
+        while (self.len + additional) * 8 > capacity * 5 {
+            capacity *= 2;
+        }
+        if capacity > self.entries.len() {
+            self.resize(capacity);
+        }
+    }
+
+    /// To a power of two.
+    fn resize(&mut self, capacity: usize) {
         let old = std::mem::replace(&mut self.entries, vec![FREE; capacity]);
         self.mask = capacity - 1;
         for entry in old {

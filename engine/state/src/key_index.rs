@@ -177,6 +177,25 @@ impl KeyIndex {
         self.owners.get(slot as usize).copied().unwrap_or(NOBODY)
     }
 
+    /// Makes room for that many more keys, so that the index does not grow step by step.
+    pub fn reserve(&mut self, keys: usize) {
+        self.hashes.reserve(keys);
+        self.live.reserve(keys);
+        if self.owned {
+            self.owners.reserve(keys);
+        }
+        match &mut self.store {
+            Store::Integer(store) => {
+                store.table.reserve(keys);
+                store.keys.reserve(keys);
+            }
+            Store::Bytes(store) => {
+                store.table.reserve(keys, |entry| placement(entry.hash, entry.owner));
+                store.spans.reserve(keys);
+            }
+        }
+    }
+
     /// Replaces `slots` by the slot of every row's key, adding keys that are missing. `new(slot, row)` is called for each
     /// added key with its first row. `hashes` are those of [`crate::keys::hash_rows`], one a row.
     pub fn intern(

@@ -51,6 +51,8 @@ pub struct KeyedDelta {
 pub struct KeyedRows {
     pub rows: RecordBatch,
     pub deleted: Option<BooleanArray>,
+    /// They are from a whole table, so no two such rows have one key.
+    pub whole: bool,
 }
 
 /// What an operator hands over at a barrier.

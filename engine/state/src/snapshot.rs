@@ -93,7 +93,7 @@ pub fn decode(bytes: Bytes, range: KeyGroupRange) -> Result<Vec<KeyedRows>, Stat
     let mut found = Vec::new();
     for batch in file.read(range)? {
         let deleted = (batch.deleted.true_count() > 0).then_some(batch.deleted);
-        found.push(KeyedRows { rows: batch.rows, deleted });
+        found.push(KeyedRows { rows: batch.rows, deleted, whole: file.header().full });
     }
     Ok(found)
 }

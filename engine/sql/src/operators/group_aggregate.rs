@@ -5,7 +5,7 @@
 
 use crate::operators::aggregates::{AggregateCall, column};
 use crate::operators::key_table::{KeyTable, TableRows};
-use crate::operators::state_tables::{CutChoice, TableLayout, check_names};
+use crate::operators::state_tables::{CutChoice, TableLayout, check_names, expected_keys};
 use crate::operators::{AggregateInput, state_error};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::kernels::cmp::not_distinct;
@@ -268,6 +268,9 @@ impl Operator for GroupAggregate {
             let chain = restore.keyed.remove(&layout.name).unwrap_or_default();
             if !layout.fits(&chain) {
                 self.choice.begin_anew();
+            }
+            if number == 0 {
+                self.table.reserve(expected_keys(&chain));
             }
             for rows in layout.restored(chain)? {
                 let (key_columns, state) = rows.columns().split_at(keys);

@@ -73,13 +73,24 @@ impl KeyTable {
         new: impl FnMut(u32, usize),
     ) -> Result<(), TaskError> {
         self.index.intern_batch(keys, rows, slots, new).map_err(state_error)?;
-        let count = self.index.slot_count();
-        self.aggregates.resize(count);
-        self.changes.resize(count);
-        if let Some(records) = &mut self.records {
-            records.resize(count, 0);
-        }
+        self.resize(self.index.slot_count());
         Ok(())
+    }
+
+    /// Makes room for that many more keys at once.
+    pub fn reserve(&mut self, keys: usize) {
+        self.index.reserve(keys);
+        self.resize(self.index.slot_count() + keys);
+    }
+
+    fn resize(&mut self, slots: usize) {
+        self.aggregates.resize(slots);
+        self.changes.resize(slots);
+        if let Some(records) = &mut self.records
+            && records.len() < slots
+        {
+            records.resize(slots, 0);
+        }
     }
 
     /// Forgets all keys, without a trace in checkpoints.

@@ -260,7 +260,7 @@ impl TableLayout {
                 }
             }
         }
-        Ok(KeyedRows { rows: part.rows.project(&places)?, deleted: part.deleted })
+        Ok(KeyedRows { rows: part.rows.project(&places)?, ..part })
     }
 
     /// The rows that are left of a restored chain, in an order in which later ones replace earlier ones.
@@ -298,6 +298,11 @@ impl TableLayout {
         }
         Ok(batches)
     }
+}
+
+/// Keys that a restored table will have, as far as that is known beforehand.
+pub(crate) fn expected_keys(chain: &[KeyedRows]) -> usize {
+    chain.iter().filter(|part| part.whole).map(|part| part.rows.num_rows()).sum()
 }
 
 /// Refuses restored tables that the operator does not have.

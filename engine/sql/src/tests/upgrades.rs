@@ -475,7 +475,7 @@ fn reopened(graph: &JobGraph, uid: &str, stored: Option<StateCut>) -> Box<dyn Op
     for delta in stored.into_iter().flat_map(|cut| cut.keyed) {
         // As the coordinator does it: state that nothing declares is not handed on.
         if node.state.iter().any(|table| table.name == delta.name) {
-            let rows = KeyedRows { rows: delta.rows, deleted: delta.deleted };
+            let rows = KeyedRows { rows: delta.rows, deleted: delta.deleted, whole: delta.full };
             restore.keyed.insert(delta.name, vec![rows]);
         }
     }

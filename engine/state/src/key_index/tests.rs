@@ -163,6 +163,7 @@ proptest! {
         for (insert, remove) in steps {
             let mut announced = Vec::new();
             let mut slots = Vec::new();
+            index.reserve(remove.len() * 7);
             index.intern_batch(&columns(&insert), insert.len(), &mut slots, |slot, row| announced.push((slot, row))).unwrap();
             for (row, key) in insert.iter().enumerate() {
                 match model.get(key) {
