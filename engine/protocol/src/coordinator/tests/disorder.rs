@@ -4,19 +4,21 @@
 use super::world::*;
 use crate::coordinator::*;
 use crate::ids::{CheckpointId, TaskId, WorkerId};
-use crate::journal::JournalEntry;
+use crate::journal::{AfterSavepoint, JournalEntry};
 use crate::random::Random;
 use crate::retention::files_of_manifest;
 use std::collections::BTreeSet;
 use streamjob_api::config::*;
 
-const HOLDS: [Hold; 6] = [
+const HOLDS: [Hold; 8] = [
     Hold::ReadJournal,
     Hold::AppendJournal,
     Hold::LoadManifest,
     Hold::WriteManifest,
     Hold::DeleteCheckpoint,
     Hold::Tasks,
+    Hold::DeleteSavepoint,
+    Hold::Plan,
 ];
 
 struct Disorder {
@@ -82,11 +84,11 @@ impl Disorder {
                 self.world.advance(ms);
             }
             3 => {
-                let hold = HOLDS[self.random.between(0, 5) as usize];
+                let hold = HOLDS[self.random.between(0, HOLDS.len() as u64 - 1) as usize];
                 self.world.held.insert(hold);
             }
             4 | 5 => {
-                let hold = HOLDS[self.random.between(0, 5) as usize];
+                let hold = HOLDS[self.random.between(0, HOLDS.len() as u64 - 1) as usize];
                 self.world.release(hold);
             }
             6 => self.answer_badly(),
@@ -125,13 +127,27 @@ impl Disorder {
                 self.check();
             }
             11 if self.one_in(6) => self.crash(),
-            12 if self.one_in(4) => self.send(Event::Request(Request::TriggerCheckpoint {
-                trigger: format!("t{}", self.world.log.len()),
-                full: false,
-            })),
+            12 if self.one_in(2) => self.ask(),
             _ => self.acknowledge(),
         }
         self.check();
+    }
+
+    fn ask(&mut self) {
+        let trigger = format!("t{}", self.world.log.len());
+        let request = match self.random.between(0, 4) {
+            0 => Request::TriggerCheckpoint { trigger, full: false },
+            1 | 2 => Request::Savepoint { trigger, directory: "/s".into(), then: AfterSavepoint::GoOn },
+            3 if self.config.plan.vertices.len() == 2 => {
+                Request::Rescale { trigger, parallelism: self.random.between(1, 3) as u32 }
+            }
+            _ => {
+                let retained = self.random.between(1, 3) as u32;
+                let checkpoint = CheckpointConfig { retained, ..self.config.checkpoint.clone() };
+                Request::Reconfigure { checkpoint, restart: self.config.restart.clone() }
+            }
+        };
+        self.send(Event::Request(request));
     }
 
     fn acknowledge(&mut self) {
@@ -166,7 +182,10 @@ impl Disorder {
 
     /// Answers a request that was held back with a failure; an append may have had its effect nevertheless.
     fn answer_badly(&mut self) {
-        let to_store = |action: &Action| !matches!(action, Action::Deploy { .. } | Action::CancelTasks { .. });
+        let elsewhere = |action: &Action| {
+            matches!(action, Action::Deploy { .. } | Action::CancelTasks { .. } | Action::Plan { .. })
+        };
+        let to_store = |action: &Action| !elsewhere(action);
         let Some(index) = self.world.open.iter().position(to_store) else { return };
         let Some(action) = self.world.open.remove(index) else { return };
         let unavailable = || StoreError::Unavailable("503".into());
@@ -186,6 +205,7 @@ impl Disorder {
             Action::DeleteCheckpoint { checkpoint, .. } => {
                 Event::CheckpointDeleted { checkpoint, result: Err(unavailable()) }
             }
+            Action::DeleteSavepoint { location } => Event::SavepointDeleted { location, result: Err(unavailable()) },
             _ => return,
         };
         self.send(event);
