@@ -229,7 +229,9 @@ impl World {
                     if before.stopped.is_none() || *end != EndState::Finished {
                         // A newer revision runs the ended job anew, which is another story.
                         self.ended = Some(End::Job(*end));
-                        self.end_coordinator(coordinator);
+                        for later in coordinator..self.coordinators.len() {
+                            self.end_coordinator(later);
+                        }
                     }
                 }
             }

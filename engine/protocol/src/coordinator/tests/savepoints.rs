@@ -339,7 +339,7 @@ fn a_directory_that_cannot_be_deleted_is_tried_again_and_then_reported() {
     assert_eq!(attempts, 5);
     let left =
         |report: &&Report| matches!(report, Report::SavepointLeftBehind { location, .. } if *location == directory);
-    assert!(world.reports().iter().any(|report| left(report)));
+    assert!(world.reports().iter().any(left));
 }
 
 #[test]

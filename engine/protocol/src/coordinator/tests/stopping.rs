@@ -205,7 +205,7 @@ fn a_successor_of_the_same_revision_takes_it_anew_in_another_directory() {
                     assert_eq!(world.exit.is_some(), then.stops());
                 }
                 Some(first) => {
-                    assert_eq!(deleted(&world), [first.clone()], "{at:?}");
+                    assert_eq!(deleted(&world), std::slice::from_ref(&first), "{at:?}");
                     // A client that asks again gets the same.
                     ask(&mut world, "a", then);
                     let (id, second) = under_way(&world);
