@@ -41,7 +41,7 @@ impl Table {
             }
             for (index, row) in rows_of(&part.rows).into_iter().enumerate() {
                 let (key, values) = row.split_at(self.key_columns);
-                if part.deleted.as_ref().is_some_and(|deleted| deleted.value(index)) && self.name == "sums" {
+                if part.deleted.as_ref().is_some_and(|deleted| deleted.value(index)) {
                     self.rows.remove(key);
                 } else {
                     self.rows.insert(key.to_vec(), values.to_vec());
