@@ -45,9 +45,9 @@ impl Unread {
         self.0.lock().remove(trigger);
     }
 
-    /// Whether somebody may be about to ask.
-    fn awaited(&self) -> bool {
-        self.0.lock().values().any(|asked| asked.elapsed() < POLLING)
+    /// Whether somebody may be about to ask about one of these.
+    fn awaited(&self, ended: impl Fn(&str) -> bool) -> bool {
+        self.0.lock().iter().any(|(trigger, asked)| asked.elapsed() < POLLING && ended(trigger))
     }
 }
 
@@ -59,7 +59,12 @@ pub(in crate::coordinator) async fn linger(
     status: JobStatus,
 ) {
     let deadline = Instant::now() + LINGER;
-    while unread.awaited() && Instant::now() < deadline {
+    // What has not ended by now never does with this coordinator.
+    let ended = |trigger: &str| {
+        let mut known = snapshot.view.savepoints.iter();
+        known.any(|known| known.trigger == trigger && known.outcome != Outcome::InProgress)
+    };
+    while unread.awaited(ended) && Instant::now() < deadline {
         match tokio::time::timeout(Duration::from_millis(100), inputs.recv()).await {
             // Nobody waits for these answers any more if they cannot be sent.
             Ok(Some(Input::View(answer))) => drop(answer.send(snapshot.clone())),
@@ -315,13 +320,14 @@ mod tests {
         assert!(known.contains_key(&format!("{:032}", DISPOSALS + 4)));
     }
 
-    #[tokio::test]
-    async fn a_coordinator_stays_until_the_end_was_told() {
+    #[test]
+    fn a_coordinator_stays_until_the_end_was_told() {
         let unread = Unread::default();
-        assert!(!unread.awaited());
+        assert!(!unread.awaited(|_| true));
         unread.asked("a");
-        assert!(unread.awaited());
+        assert!(unread.awaited(|trigger| trigger == "a"));
+        assert!(!unread.awaited(|trigger| trigger == "b"));
         unread.told("a");
-        assert!(!unread.awaited());
+        assert!(!unread.awaited(|_| true));
     }
 }
