@@ -178,9 +178,10 @@ fn own_finished(
     own
 }
 
-/// Tasks that have nothing left to do. A task is one only if all of its operators had finished in this very subtask,
-/// the parallelism is the same, and everything it reads from has finished too; other tasks run again from their state,
-/// which says that there is nothing left to read.
+/// Tasks that have nothing left to do: those of vertices that had finished as a whole, at any parallelism (a source that
+/// was drained does not begin again), and others if all of their operators had finished in this very subtask, the
+/// parallelism is the same, and everything they read from has finished too. The rest run again from their state, which
+/// says how much there is left to read.
 pub(crate) fn finished_tasks(
     stored: &BTreeMap<&str, &OperatorManifest>,
     plan: &JobPlan,
@@ -218,7 +219,8 @@ pub(crate) fn finished_tasks(
                 && operator.subtasks.get(&task.subtask).is_some_and(|subtask| subtask.finished)
         });
         let inputs = inputs.get(&task).map(Vec::as_slice).unwrap_or_default();
-        if own.unwrap_or(!inputs.is_empty()) && inputs.iter().all(|input| finished.contains(input)) {
+        let whole = wholly_finished.get(task.vertex as usize).copied().unwrap_or(false);
+        if (whole || own.unwrap_or(!inputs.is_empty())) && inputs.iter().all(|input| finished.contains(input)) {
             finished.insert(task);
         }
     }

@@ -208,13 +208,13 @@ fn flags(old: &[(&str, &[bool])], new: &[(&str, u32)]) -> Result<Vec<bool>, Rest
 }
 
 #[test]
-fn finished_subtasks_stay_finished_only_if_nothing_moved() {
+fn finished_subtasks_stay_finished_if_nothing_moved_and_whole_vertices_always() {
     let partly: &[(&str, &[bool])] = &[("source", &[true, false]), ("sink", &[false])];
     assert_eq!(flags(partly, &[("source", 2), ("sink", 1)]).unwrap(), [true, false, false]);
     assert_eq!(flags(partly, &[("source", 3), ("sink", 1)]).unwrap(), [false; 4]);
     let wholly: &[(&str, &[bool])] = &[("source", &[true, true]), ("sink", &[true])];
     assert_eq!(flags(wholly, &[("source", 2), ("sink", 1)]).unwrap(), [true; 3]);
-    assert_eq!(flags(wholly, &[("source", 3), ("sink", 1)]).unwrap(), [false; 4], "what it reads from runs again");
+    assert_eq!(flags(wholly, &[("source", 3), ("sink", 1)]).unwrap(), [true; 4], "what has ended does not begin again");
 }
 
 #[test]
