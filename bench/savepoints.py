@@ -2,9 +2,10 @@
 """Savepoint, restore and rescaling in place, beside Apache Flink 2.3 in the same run on the same machine.
 
 Both engines run one job at parallelism 1: rows n = 0, 1, 2 ... at a fixed rate, key n mod KEYS, value n mod 1000, grouped
-by key into a count and a sum, results discarded, state in memory, storage on the local disk. Flink runs in processes of its own
-(JobManager with 1 GiB heap, TaskManager with 6 GiB and two slots, adaptive scheduler, hashmap state backend); ours is
-`streamjob-engine run` with one worker of two slots. Both are driven by the same client through Flink's REST API.
+by key into a count and a sum, results discarded, state in memory, storage on the local disk. Flink runs in processes of its
+own (JobManager with 1 GiB heap, TaskManager with 6 GiB and two slots, adaptive scheduler, hashmap state backend); ours is
+`streamjob-engine run` with one worker of two slots. Both are driven by the same client through Flink's REST API. Every file
+of ours is synced to the disk before it counts, of Flink's none: a disk that is busy otherwise slows down our savepoints first.
 
 Measured by the client's clock, with polls every 10 ms, while rows keep coming:
 
@@ -18,7 +19,7 @@ Measured by the client's clock, with polls every 10 ms, while rows keep coming:
 
 Flink's two formats of savepoints are both measured, and the faster one counts.
 
-Before anything is timed every key has state, and each engine does all of it once (savepoints: twice) without being counted.
+Before anything is timed every key has state; each engine does all of it once (savepoints: twice) without being counted.
 Before results are compared the state in the savepoints is read back (Flink's by its State Processor API, ours as Arrow
 files): all keys, each with the sum that its count demands, counts that differ by two at most; after rescaling all keys again.
 Otherwise no table is printed and the exit code is 1.
@@ -402,7 +403,8 @@ def main():
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump({"machine": {"cores": os.cpu_count(), "system": platform.platform()}, "rate": arguments.rate,
-                       "repeat": arguments.repeat, "times_faster": measurements.ratios(all_keys), "samples": measurements.samples, "facts": facts}, file, indent=1)
+                       "repeat": arguments.repeat, "times_faster": measurements.ratios(all_keys),
+                       "samples": measurements.samples, "facts": facts}, file, indent=1)
 
 
 if __name__ == "__main__":
