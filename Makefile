@@ -18,7 +18,7 @@ build: ## Builds the engine for daily use
 	cargo build --locked -p streamjob-cli
 
 .PHONY: test
-test: tools lint dependencies docs-check parts ## Everything that CI checks
+test: test-tools lint dependencies docs-check parts ## Everything that CI checks
 	cargo test --workspace --locked --no-fail-fast
 	cargo build --locked -p streamjob-cli
 	python3 .ci/docs_commands.py
@@ -60,3 +60,7 @@ bench-savepoints: tools ## Savepoint, restore and rescaling in place, beside Apa
 .PHONY: tools
 tools:
 	@.ci/tools.sh
+
+.PHONY: test-tools
+test-tools:
+	@.ci/tools.sh test
