@@ -4,8 +4,8 @@
 Both engines run one job at parallelism 1: rows n = 0, 1, 2 ... at a fixed rate, key n mod KEYS, value n mod 1000, grouped
 by key into a count and a sum, results discarded, state in memory, storage on the local disk. Flink runs in processes of its
 own (JobManager with 1 GiB heap, TaskManager with 6 GiB and two slots, adaptive scheduler, hashmap state backend); ours is
-`streamjob-engine run` with one worker of two slots. Both are driven by the same client through Flink's REST API. Every file
-of ours is synced to the disk before it counts, of Flink's none: a disk that is busy otherwise slows down our savepoints first.
+`streamjob-engine run` with one worker of two slots. Both are driven by the same client through Flink's REST API. Both
+sync their files to the disk before a savepoint counts, so a disk that is busy otherwise shows in both.
 
 Measured by the client's clock, with polls every 10 ms, while rows keep coming:
 
