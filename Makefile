@@ -36,6 +36,7 @@ dependencies: ## Licences, versions and, where a database is present, advisories
 parts: ## Builds the real parts that tests start, outside the tree
 	e2e/parts/minio.sh
 	e2e/parts/pyarrow.sh
+	e2e/parts/flink.sh
 
 .PHONY: docs
 docs: ## Writes the generated pages anew
