@@ -1,36 +1,20 @@
-"""Reads the state of a savepoint of our engine as any tool can: a manifest in JSON and Arrow files. Uses pyarrow, which it
-puts into the cache directory if Python does not have it. Knows the one table of the benchmark's job."""
+#!/usr/bin/env python3
+"""Reads the state of a savepoint of our engine as any tool can: a manifest in JSON and Arrow files. Knows the one table of the
+benchmark's job. Called with the savepoint's directory and the number of different values; prints one JSON object. Runs
+with the interpreter that e2e/parts/pyarrow.sh names.
+"""
 
 import json
 import os
-import subprocess
 import sys
 
-PYARROW = "26.0.1"
+import pyarrow as arrow
+import pyarrow.compute as compute
+import pyarrow.ipc  # noqa: F401  (arrow.ipc)
 
 
-def pyarrow(cache):
-    try:
-        import pyarrow
-        return pyarrow
-    except ModuleNotFoundError:
-        pass
-    target = os.path.join(cache, f"pyarrow-{PYARROW}-python{sys.version_info.major}.{sys.version_info.minor}")
-    if not os.path.isdir(target):
-        staging = f"{target}.{os.getpid()}"
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
-                        "--root-user-action=ignore", "--target", staging, f"pyarrow=={PYARROW}"], check=True)
-        os.rename(staging, target)
-    sys.path.insert(0, target)
-    import pyarrow
-    return pyarrow
-
-
-def engine_totals(savepoint, values, cache):
+def totals(savepoint, values):
     """How many keys the state has, the total of their counts, the extremes, and how many keys have a wrong sum."""
-    arrow = pyarrow(cache)
-    import pyarrow.compute as compute
-
     with open(os.path.join(savepoint, "_metadata")) as file:
         file.readline()  # format and checksum
         manifest = json.load(file)
@@ -54,3 +38,7 @@ def engine_totals(savepoint, values, cache):
     return {"keys": len(keys), "rows": compute.sum(counts).as_py(), "maxKey": compute.max(keys).as_py(),
             "minCount": extremes["min"].as_py(), "maxCount": extremes["max"].as_py(),
             "wrongSums": compute.sum(wrong).as_py()}
+
+
+if __name__ == "__main__":
+    print(json.dumps(totals(sys.argv[1], int(sys.argv[2]))))

@@ -23,6 +23,7 @@ use streamjob_api::config::StorageConfig;
 use streamjob_protocol::coordinator::{AppendOutcome, StoreError};
 use streamjob_protocol::journal::JournalEntry;
 use streamjob_protocol::manifest::{CheckpointManifest, FileRef, MANIFEST_VERSION, ManifestKind};
+use streamjob_protocol::retention::is_elsewhere;
 use xxhash_rust::xxh3::xxh3_64;
 
 const JOURNAL_MAGIC: &str = "streamjob-journal-1";
@@ -465,11 +466,6 @@ fn files_mut(manifest: &mut CheckpointManifest) -> impl Iterator<Item = &mut Fil
 /// Of a state file; nobody else uses it.
 pub fn new_file_name() -> String {
     format!("{}.arrow", uuid::Uuid::new_v4().simple())
-}
-
-/// Whether a name is not one of the job's own directory.
-pub fn is_elsewhere(name: &str) -> bool {
-    name.starts_with('/') || name.starts_with("file:") || name.contains("://")
 }
 
 /// Every state file a manifest refers to.

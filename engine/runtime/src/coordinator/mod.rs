@@ -32,8 +32,6 @@ const INBOX: usize = 4096;
 const JOURNAL_ENTRIES: usize = 64;
 /// How long an exit waits for deletions under way.
 const DELETIONS: Duration = Duration::from_secs(10);
-/// How long workers get to hear that the job is over.
-const FAREWELL: Duration = Duration::from_millis(100);
 
 pub struct CoordinatorOptions {
     pub config: JobConfig,
@@ -126,8 +124,7 @@ async fn serve(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> 
                         effects.finish_deletions(DELETIONS).await;
                         let status = status::job_status(&options, &machine, &workers);
                         let snapshot = status::snapshot(&machine, &workers, &timeline);
-                        http::linger(&mut inputs, &unread, snapshot, status).await;
-                        tokio::time::sleep(FAREWELL).await;
+                        http::linger(&mut inputs, &mut workers, &unread, snapshot, status).await;
                         return Ok(reason);
                     }
                     Action::Report(report) => {

@@ -257,6 +257,15 @@ impl Workers {
         self.connected.iter().map(info).collect()
     }
 
+    /// The worker closed its connection because the job is over.
+    pub fn leaves(&mut self, worker: WorkerId) {
+        self.connected.remove(&worker);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.connected.is_empty()
+    }
+
     pub fn shutdown(&self, reason: &str) {
         for worker in self.connected.values() {
             let _ = worker.outbox.try_send(ToWorker::Shutdown { reason: reason.to_owned() });

@@ -5,7 +5,7 @@
 //! the next checkpoint. A savepoint has nothing to do with the chains: whole tables in files of its own.
 
 use crate::faults;
-use crate::storage::{Storage, describe, is_elsewhere, new_file_name};
+use crate::storage::{Storage, describe, new_file_name};
 use crate::wire::FromWorker;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ use streamjob_protocol::ids::{DeploymentId, TaskId};
 use streamjob_protocol::manifest::{
     FileRef, KeyGroupRange, KeyedStateHandle, OperatorState, SubtaskStats, TaskRestore, TaskSnapshot,
 };
+use streamjob_protocol::retention::is_elsewhere;
 use streamjob_state::snapshot::{self, Compression};
 use streamjob_state::{KeyedDelta, StateCut};
 use tokio::sync::mpsc;

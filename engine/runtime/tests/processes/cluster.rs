@@ -109,13 +109,7 @@ impl Cluster {
     /// Waits for the job's end.
     pub fn end(self) -> ExitReason {
         let exit = self.coordinator.join().unwrap().unwrap();
-        for worker in self.workers {
-            match worker.join().unwrap() {
-                // A coordinator that ends does not wait for its workers to have heard of it: they give up by themselves.
-                Ok(()) | Err(RuntimeError::CoordinatorLost { .. }) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
+        self.workers.into_iter().for_each(|worker| worker.join().unwrap().unwrap());
         exit
     }
 

@@ -6,6 +6,7 @@ use super::answer::{Answer, Body, Refusal, trigger_id, trigger_of_path, unknown_
 use super::names;
 use crate::coordinator::Input;
 use crate::coordinator::status::{JobStatus, Snapshot};
+use crate::coordinator::workers::Workers;
 use crate::storage::{Storage, describe, referenced_files};
 use axum::Json;
 use axum::body::Bytes;
@@ -29,6 +30,9 @@ const FAILED: &str = "org.apache.flink.runtime.checkpoint.CheckpointException";
 const POLLING: Duration = Duration::from_secs(5);
 /// How long the coordinator of a job that has ended stays to tell.
 const LINGER: Duration = Duration::from_secs(10);
+/// How long workers get to hear that the job is over. A process that ends before takes its last words with it: what the
+/// other side has not read of a closed connection may be lost.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Ended deletions whose outcome can still be asked for.
 const DISPOSALS: usize = 100;
 
@@ -51,24 +55,27 @@ impl Unread {
     }
 }
 
-/// Goes on answering after the job has ended, for as long as somebody waits to hear how the savepoint went that ended it.
+/// Goes on answering after the job has ended, until every worker has heard of it and nobody waits to hear how the savepoint
+/// went that ended it.
 pub(in crate::coordinator) async fn linger(
     inputs: &mut mpsc::Receiver<Input>,
+    workers: &mut Workers,
     unread: &Unread,
     snapshot: Snapshot,
     status: JobStatus,
 ) {
-    let deadline = Instant::now() + LINGER;
+    let (farewell, deadline) = (Instant::now() + FAREWELL, Instant::now() + LINGER);
     // What has not ended by now never does with this coordinator.
     let ended = |trigger: &str| {
         let mut known = snapshot.view.savepoints.iter();
         known.any(|known| known.trigger == trigger && known.outcome != Outcome::InProgress)
     };
-    while unread.awaited(ended) && Instant::now() < deadline {
+    while (!workers.is_empty() && Instant::now() < farewell) || (unread.awaited(ended) && Instant::now() < deadline) {
         match tokio::time::timeout(Duration::from_millis(100), inputs.recv()).await {
             // Nobody waits for these answers any more if they cannot be sent.
             Ok(Some(Input::View(answer))) => drop(answer.send(snapshot.clone())),
             Ok(Some(Input::Status(answer))) => drop(answer.send(status.clone())),
+            Ok(Some(Input::WorkerGone(worker, _))) => workers.leaves(worker),
             Ok(Some(_)) | Err(_) => {}
             Ok(None) => return,
         }
