@@ -1,0 +1,3 @@
+//! The operator's program: reads its settings and runs the controllers.
+
+fn main() {}

@@ -1,0 +1,5 @@
+//! Decides: from what was observed to what is done next. Pure and total; no clock, no client.
+
+pub mod effect;
+
+pub use effect::{Effect, EngineCall, Plan};
