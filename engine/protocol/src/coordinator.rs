@@ -414,9 +414,12 @@ pub enum ExitReason {
     Fenced {
         by: String,
     },
-    /// The journal or every checkpoint is unreadable, or the state does not fit the job: starting from nothing would
-    /// lose state.
+    /// The journal or every checkpoint is unreadable: starting from nothing would lose state.
     Unrecoverable {
+        reason: String,
+    },
+    /// The state does not fit the job, which would lose it by starting from nothing.
+    Incompatible {
         reason: String,
     },
 }

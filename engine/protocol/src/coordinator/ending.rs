@@ -159,6 +159,7 @@ impl Coordinator {
     /// A predecessor wrote the end down but may not have cleaned up.
     pub(super) fn resume_ending(&mut self, end: EndState, reason: Option<String>) {
         self.discard_left_savepoints();
+        self.show_savepoints();
         self.life = Life::Ending(Ending { end, reason, asked: true, journaled: true, discarding: false });
     }
 
@@ -191,14 +192,18 @@ impl Coordinator {
         let (end, reason) = (ending.end, ending.reason.clone());
         self.life = Life::Ending(ending);
         if done {
-            let state = match end {
-                EndState::Finished => JobState::Finished,
-                EndState::Canceled => JobState::Canceled,
-                EndState::Failed => JobState::Failed,
-            };
-            self.set_job_state(state, reason.clone());
             self.end_requests("the job has ended");
-            self.exit(ExitReason::Ended { state: end, reason });
+            self.ended(end, reason);
         }
+    }
+
+    pub(super) fn ended(&mut self, end: EndState, reason: Option<String>) {
+        let state = match end {
+            EndState::Finished => JobState::Finished,
+            EndState::Canceled => JobState::Canceled,
+            EndState::Failed => JobState::Failed,
+        };
+        self.set_job_state(state, reason.clone());
+        self.exit(ExitReason::Ended { state: end, reason });
     }
 }

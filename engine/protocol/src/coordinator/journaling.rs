@@ -189,7 +189,8 @@ impl Coordinator {
             && (outlives(self.config.checkpoint.retention, end)
                 || !state.checkpoints.iter().any(|(checkpoint, _)| state.owns(*checkpoint)))
         {
-            self.exit(ExitReason::Ended { state: end, reason });
+            self.show_savepoints();
+            self.ended(end, reason);
             return;
         }
         let entry = JournalEntry::Claimed {

@@ -260,6 +260,13 @@ impl Coordinator {
         &self.config.plan
     }
 
+    /// What the job would go back to, and where it lies if that is not in the job's own storage.
+    pub fn newest_restore_point(&self) -> Option<(CheckpointId, Option<String>)> {
+        let mut usable = self.journal.state.checkpoints.iter().rev().map(|(checkpoint, _)| *checkpoint);
+        let newest = usable.find(|checkpoint| !self.restore_points.damaged.contains(checkpoint))?;
+        Some((newest, self.location_of(newest)))
+    }
+
     /// Completed checkpoints in the job's own storage that the journal still has, oldest first.
     pub fn retained_checkpoints(&self) -> Vec<CheckpointId> {
         let state = &self.journal.state;

@@ -390,7 +390,7 @@ impl Coordinator {
         over.into_iter().for_each(|trigger| self.savepoint_failed(&trigger, reason.to_owned()));
     }
 
-    fn show_savepoints(&mut self) {
+    pub(super) fn show_savepoints(&mut self) {
         let mut shown = self.savepoints.refused.clone();
         for record in &self.journal.state.savepoints {
             let (checkpoint, outcome) = match &record.outcome {

@@ -181,7 +181,7 @@ impl Coordinator {
             match assign_state(manifest.as_deref(), &self.config.plan, self.config.allow_non_restored_state) {
                 Ok(restores) => restores,
                 Err(error) => {
-                    self.abandon(ExitReason::Unrecoverable { reason: error.to_string() });
+                    self.abandon(ExitReason::Incompatible { reason: error.to_string() });
                     return;
                 }
             };

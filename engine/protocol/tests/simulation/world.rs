@@ -668,8 +668,9 @@ impl World {
                 self.exited = Some(coordinator);
             }
             // One that was replaced without knowing it may find its checkpoints deleted.
-            ExitReason::Unrecoverable { .. } if self.coordinators[coordinator].isolated => {}
-            ExitReason::Unrecoverable { .. } => self.ended = Some(End::Unrecoverable),
+            ExitReason::Unrecoverable { .. } | ExitReason::Incompatible { .. }
+                if self.coordinators[coordinator].isolated => {}
+            ExitReason::Unrecoverable { .. } | ExitReason::Incompatible { .. } => self.ended = Some(End::Unrecoverable),
             ExitReason::Ended { .. } => {}
             ExitReason::Suspended { .. } => self.next_version(),
             ExitReason::Fenced { .. } => {}

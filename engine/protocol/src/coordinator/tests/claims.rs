@@ -288,7 +288,7 @@ fn state_that_does_not_fit_is_an_error_before_any_task_starts() {
     other.plan.vertices[0].operators[0].uid = "renamed".into();
     world.replace(other);
     world.send(Event::Tick);
-    assert!(matches!(&world.exit, Some(ExitReason::Unrecoverable { reason })
+    assert!(matches!(&world.exit, Some(ExitReason::Incompatible { reason })
         if reason.contains("u0") && reason.contains("renamed")));
     assert!(world.deployed.is_empty());
 }
