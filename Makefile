@@ -37,6 +37,23 @@ parts: ## Builds the real parts that tests start, outside the tree
 	e2e/parts/minio.sh
 	e2e/parts/pyarrow.sh
 	e2e/parts/flink.sh
+	e2e/parts/kubernetes.sh
+
+.PHONY: images
+images: test-tools ## Builds the images of engine and operator and what else the test cluster runs, as files
+	cargo build --locked -p streamjob-cli -p streamjob-operator
+	e2e/images/build.sh engine $(TARGET_DIR)/debug/streamjob-engine
+	e2e/images/build.sh operator $(TARGET_DIR)/debug/streamjob-operator
+	e2e/images/build.sh minio
+	e2e/images/build.sh busybox
+
+.PHONY: cluster-up
+cluster-up: test-tools ## Starts a Kubernetes on this machine, as root; NODES=2 for two nodes, NAME=x for another than `dev`
+	e2e/cluster/up.sh --nodes $(or $(NODES),1) --name $(or $(NAME),dev)
+
+.PHONY: cluster-down
+cluster-down: ## Ends it and removes everything it has left; NAME=x for another than `dev`
+	e2e/cluster/down.sh --name $(or $(NAME),dev)
 
 .PHONY: docs
 docs: ## Writes the generated pages anew

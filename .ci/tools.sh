@@ -12,6 +12,16 @@ if [ "${1:-}" = test ]; then
   command -v openssl >/dev/null || missing+=(openssl)
   python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
   python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing+=(python3-venv)
+  # The Kubernetes of e2e/cluster and its images; Prometheus scrapes what runs there.
+  command -v containerd >/dev/null || missing+=(containerd)
+  command -v runc >/dev/null || missing+=(runc)
+  [ -x /usr/lib/cni/ptp ] || missing+=(containernetworking-plugins)
+  command -v iptables >/dev/null || missing+=(iptables)
+  command -v conntrack >/dev/null || missing+=(conntrack)
+  command -v ip >/dev/null || missing+=(iproute2)
+  command -v busybox >/dev/null || missing+=(busybox-static)
+  command -v strip >/dev/null || missing+=(binutils)
+  command -v promtool >/dev/null || missing+=(prometheus)
 fi
 
 if [ "${#missing[@]}" -gt 0 ]; then
@@ -31,7 +41,7 @@ fi
 
 if [ "${1:-}" = test ]; then
   if ! command -v go >/dev/null; then
-    echo "missing on this machine: Go, which builds the object store that tests use" >&2
+    echo "missing on this machine: Go, which builds the object store and the Kubernetes that tests use" >&2
     exit 1
   fi
   if ! command -v java >/dev/null || ! command -v keytool >/dev/null; then
