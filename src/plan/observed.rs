@@ -24,6 +24,19 @@ pub struct Observed {
     pub savepoints: Vec<Savepoint>,
     /// Warning events about the job's pods and workloads, newest last.
     pub events: Vec<Event>,
+    /// What the API server refused the last time that a plan was carried out for this generation; absent once a plan was
+    /// carried out whole.
+    pub refused: Option<Refusal>,
+}
+
+/// The API server will not have an object as it is: an invalid pod template, an admission rule, a missing right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Kind and name of the object.
+    pub object: String,
+    pub message: String,
+    /// Another try with the same spec cannot succeed (400, 422); otherwise it may, once somebody changes a right or a quota (403).
+    pub terminal: bool,
 }
 
 /// Objects with the job's label, by kind.
