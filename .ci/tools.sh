@@ -19,7 +19,6 @@ if [ "${1:-}" = test ]; then
   command -v iptables >/dev/null || missing+=(iptables)
   command -v conntrack >/dev/null || missing+=(conntrack)
   command -v ip >/dev/null || missing+=(iproute2)
-  command -v busybox >/dev/null || missing+=(busybox-static)
   command -v strip >/dev/null || missing+=(binutils)
   command -v promtool >/dev/null || missing+=(prometheus)
 fi

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts of this directory share: names and places of a cluster, and how its processes are found and ended.
 #
 # Everything a cluster starts lies in control groups named `streamjob.<cluster>.<role>`; role is `control` or `node-1`, `node-2`.
@@ -6,7 +7,8 @@
 # its first process everything in it ends, and mounts, interfaces and rules go with the namespaces.
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-cache="${STREAMJOB_CACHE:-$HOME/.cache/streamjob}"
+# Namespaces have a working directory of their own, so no path may be relative.
+cache="$(realpath -m "${STREAMJOB_CACHE:-$HOME/.cache/streamjob}")"
 hierarchies=/sys/fs/cgroup
 
 # Addresses may be the same in each cluster: nothing outside its network namespace sees them.

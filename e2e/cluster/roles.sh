@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # How each role of a cluster is configured and started: control (etcd, the control plane, CoreDNS) and nodes (containerd, kubelet,
 # kube-proxy). Functions only; needs lib.sh, and `parts` set to the directory that e2e/parts/kubernetes.sh prints.
 
@@ -219,6 +220,8 @@ exec kube-proxy --kubeconfig=/mnt/$role/proxy.kubeconfig --hostname-override=$ro
   --oom-score-adj=0 --conntrack-max-per-core=0 --conntrack-min=0 \
   --conntrack-tcp-timeout-established=0s --conntrack-tcp-timeout-close-wait=0s
 EOF
+  # Written last: what was interrupted is done again.
+  touch "$directory/configured"
 }
 
 # Starts a node that is configured; its containers come back as after a power failure.

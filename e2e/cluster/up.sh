@@ -59,7 +59,7 @@ wait_for "objects that a cluster has from its start" 30 "$run/control/logs/kube-
 numbers="$(seq "${nodes:-1}")"
 [ ! -d "$run/node-2" ] || numbers="1 2"
 for number in $numbers; do
-  [ -d "$run/node-$number" ] || configure_node "$number"
+  [ -e "$run/node-$number/configured" ] || configure_node "$number"
   role_holder "node-$number" >/dev/null || start_node "$number"
 done
 for number in $numbers; do

@@ -58,14 +58,12 @@ def main() -> None:
     names = [f"{layer}/layer.tar" for layer in digests]
     config_name = f"{hashlib.sha256(config).hexdigest()}.json"
     manifest = json.dumps([{"Config": config_name, "RepoTags": [arguments.name], "Layers": names}]).encode()
-    # Written beside its place first: a reader never sees half an image.
-    with tarfile.open(f"{arguments.output}.new", "w") as image:
+    with tarfile.open(arguments.output, "w") as image:
         for name, path in zip(names, arguments.layer):
             with open(path, "rb") as content:
                 image.addfile(header(name, os.path.getsize(path)), content)
         for name, content in ((config_name, config), ("manifest.json", manifest)):
             image.addfile(header(name, len(content)), io.BytesIO(content))
-    os.replace(f"{arguments.output}.new", arguments.output)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ archive() {
   local output="$images/$1-$2.tar" arguments=() word
   for word in "${layers[@]}"; do arguments+=(--layer "$word"); done
   for word in "${@:3}"; do arguments+=("--entrypoint=$word"); done
-  python3 "$here/archive.py" --output "$output" --name "docker.io/streamjob/$1:$2" --user 65532:65532 "${arguments[@]}"
+  python3 "$here/archive.py" --output "$work/image.tar" --name "docker.io/streamjob/$1:$2" --user 65532:65532 "${arguments[@]}"
+  mv "$work/image.tar" "$output"
   echo "$output"
 }
 
@@ -62,19 +63,22 @@ case "${1:-}" in
     ;;
   minio | busybox)
     [ $# -eq 1 ] || usage
-    busybox="$(command -v busybox)" || { echo "build.sh: needs busybox (Debian: busybox-static)" >&2; exit 1; }
-    cp "$busybox" "$work/top/bin/busybox"
-    for applet in $("$busybox" --list); do
+    use_base
+    if [ ! -e "$images/busybox" ]; then
+      (cd "$work" && apt-get -qq -o APT::Sandbox::User="$(id -un)" download busybox && dpkg-deb --extract busybox_*.deb package)
+      mv "$work/package/bin/busybox" "$images/busybox"
+    fi
+    cp "$images/busybox" "$work/top/bin/busybox"
+    for applet in $("$images/busybox" --list); do
       [ "$applet" = busybox ] || ln -s busybox "$work/top/bin/$applet"
     done
+    "$here/rootfs.sh" check "$base" "$work/top/bin/busybox"
     program=/bin/sh
     if [ "$1" = minio ]; then
       program=/usr/bin/minio
       cp "$("$here/../parts/minio.sh")" "$work/top$program"
     fi
     layer "$work/top" "$work/top.tar"
-    # Although it is linked statically, busybox needs the C library's modules to look up names.
-    use_base
     layers=("$base.tar" "$work/top.tar")
     archive "$1" dev "$program"
     ;;
