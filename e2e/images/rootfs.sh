@@ -31,6 +31,15 @@ make() {
     dpkg-deb --field "$package" >"$target/var/lib/dpkg/status.d/$name"
   done
 
+  # Packages that are built together share one licence file, which is in yet another package.
+  for name in "$target"/usr/share/doc/*; do
+    if [ -L "$name" ] && [ ! -e "$name" ]; then
+      package="$(basename "$(readlink "$name")")"
+      (cd "$downloads" && apt-get -qq -o APT::Sandbox::User="$(id -un)" download "$package")
+      dpkg-deb --fsys-tarfile "$downloads/$package"_*.deb | tar --extract --directory "$target" "./usr/share/doc/$package/copyright"
+    fi
+  done
+
   # The package's own script would do this when installed.
   find "$target/usr/share/ca-certificates" -name '*.crt' | LC_ALL=C sort | xargs awk 1 >"$target/etc/ssl/certs/ca-certificates.crt"
   # Documentation but for licences, character sets and tools that need a shell.
