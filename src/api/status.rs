@@ -36,6 +36,9 @@ pub struct StreamJobStatus {
     /// The revision that shall run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_revision: Option<i64>,
+    /// The highest revision that was ever begun; numbers are not used twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_revision: Option<i64>,
     /// The newest revision that proved itself: so many checkpoints without a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable_revision: Option<i64>,
@@ -48,6 +51,15 @@ pub struct StreamJobStatus {
     /// How the job ended, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
+    /// The current revision, until it has proved itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
+    /// The coordinator whose restarts are counted already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Counted>,
+    /// The latest savepoint that fell due by the schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Scheduled>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_checkpoint: Option<RestorePoint>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,6 +91,9 @@ pub struct Operation {
     /// Generation of the spec that asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
+    /// What was asked for, as a hash of the spec: another spec supersedes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec_hash: Option<String>,
     /// The engine's name of the job from the new revision on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_id: Option<String>,
@@ -162,7 +177,49 @@ pub struct Ended {
     pub revision: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What was asked for at that moment, as a hash of the spec: it is not what a finished job runs anew for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec_hash: Option<String>,
+    /// What the job can go on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_point: Option<RestorePoint>,
     pub at: Time,
+}
+
+/// A revision that has yet to prove itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Trial {
+    pub revision: i64,
+    /// When it took the job over.
+    pub since: Time,
+    /// What it went on from: where the stable revision goes on if this one fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_point: Option<RestorePoint>,
+    /// The stable revision can go on with the job's state.
+    #[serde(default)]
+    pub revocable: bool,
+    /// Checkpoints of this coordinator that do not count: completed before the last restart.
+    #[serde(default)]
+    pub checkpoints_before: i64,
+}
+
+/// Restarts are counted by process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Counted {
+    pub incarnation: i64,
+    pub restarts: i64,
+}
+
+/// A savepoint by the schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Scheduled {
+    pub due: Time,
+    /// Not made yet.
+    #[serde(default)]
+    pub pending: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

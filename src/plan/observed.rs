@@ -8,6 +8,7 @@ use kube::api::PartialObjectMeta;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use streamjob_api::config::{CheckpointConfig, RestartStrategy};
+use streamjob_api::spec::StreamJobSpec;
 
 /// One moment of a job.
 #[derive(Debug, Clone)]
@@ -81,6 +82,9 @@ pub struct EngineStatus {
     /// Unix milliseconds since when all tasks run.
     pub running_since: Option<i64>,
     pub restarts: i64,
+    /// What the job would go back to now; on standby, what it would go on from.
+    pub restore_point: Option<EngineRestorePoint>,
+    pub restored_from_path: Option<String>,
     pub restore_duration_ms: Option<i64>,
     pub checkpoints: EngineCheckpoints,
     pub latest_savepoint: Option<EngineSavepoint>,
@@ -93,11 +97,20 @@ pub struct EngineStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Standby {
-    /// The program is planned and fits the newest restore point.
+    /// The job could run now: the program fits what it goes on from, and there are slots for all tasks.
     pub ready: bool,
+    /// The program is planned and fits what it goes on from.
+    pub checked: bool,
     /// Slots of the workers that are registered, and how many the job needs.
     pub slots: i64,
     pub needed: i64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EngineRestorePoint {
+    pub checkpoint: i64,
+    pub path: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,10 +134,16 @@ pub struct EngineCheckpoints {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EngineSavepoint {
+    #[serde(alias = "checkpoint")]
     pub id: i64,
+    /// Name of the request.
+    pub trigger: String,
     pub path: String,
+    /// The job ended with it.
+    pub stopped: bool,
     /// Unix milliseconds.
     pub completed_at: Option<i64>,
+    pub duration_ms: Option<i64>,
     pub bytes: Option<i64>,
 }
 
@@ -140,4 +159,22 @@ pub enum SavepointAnswer {
     Failed {
         reason: String,
     },
+}
+
+/// One moment of a savepoint's resource, and of what it needs.
+#[derive(Debug, Clone)]
+pub struct ObservedSavepoint {
+    pub savepoint: Savepoint,
+    /// Nothing can be created in the namespace any more.
+    pub namespace_terminating: bool,
+    /// The job that `jobRef` names, if there is one.
+    pub job: Option<StreamJob>,
+    /// The spec that the job's current revision runs with.
+    pub spec: Option<StreamJobSpec>,
+    /// What the coordinator of the job's current revision says.
+    pub engine: Option<EngineAnswer>,
+    /// About the request named by `status.triggerId` (see `plan::savepoint_trigger`).
+    pub answer: Option<SavepointAnswer>,
+    /// The pod that deletes the files.
+    pub dispose_pod: Option<Pod>,
 }
