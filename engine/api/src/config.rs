@@ -30,10 +30,17 @@ pub struct JobConfig {
 /// A checkpoint or savepoint that the job starts from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreConfig {
-    /// Directory or `_metadata` path, on a file system or as `s3://bucket/...`.
-    pub path: String,
+    pub source: RestoreSource,
     /// The job owns it from now on and deletes it once its own checkpoints replace it; otherwise it is never touched.
     pub claim: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestoreSource {
+    /// Directory or `_metadata` path, on a file system or as `s3://bucket/...`.
+    Path(String),
+    /// The newest checkpoint, or savepoint at which it stopped, that another job left beside this one's directory.
+    LatestRetained { job_name: String },
 }
 
 /// Of the bodies of state files; readers see from the file what it is.

@@ -22,4 +22,4 @@ pub mod validate;
 
 pub use error::ApiError;
 pub use spec::StreamJob;
-pub use validate::{ignored_locally, parse, resolve, storage_of};
+pub use validate::{Platform, ignored_locally, parse, resolve, storage_of};

@@ -173,6 +173,6 @@ mod tests {
     fn the_example_is_a_job() {
         let yaml = HEAD.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
         let job = crate::parse(yaml).unwrap();
-        assert_eq!(crate::resolve(&job, "data", &|_| None).unwrap().parallelism, 2);
+        assert_eq!(crate::resolve(&job, crate::Platform::Local, "data", &|_| None).unwrap().parallelism, 2);
     }
 }

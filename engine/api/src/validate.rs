@@ -4,7 +4,7 @@
 use crate::check::check;
 use crate::config::{
     self, CheckpointConfig, FailoverStrategy, HeartbeatConfig, JobConfig, RestartStrategy as RestartConfig,
-    RestoreConfig, StorageConfig,
+    RestoreConfig, RestoreSource, StorageConfig,
 };
 use crate::document::Node;
 use crate::error::ApiError;
@@ -239,21 +239,38 @@ fn exactly_one(path: &str, fields: &[(&str, bool)]) -> Result<(), Violation> {
     Err(Violation::new(path, problem, format!("expected exactly one of {}", names.join(", "))))
 }
 
-/// Makes the configuration of a job that runs without Kubernetes: defaults, `${NAME}` in the SQL text, and values of
-/// secrets from the environment. Checkpoints go to `data_directory` unless the job names a directory or a bucket.
+/// Where a job runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Platform {
+    /// On one machine.
+    Local,
+    /// In pods that the operator made.
+    Kubernetes,
+}
+
+/// Makes the configuration of a job: defaults, `${NAME}` in the SQL text, and values of secrets from the environment.
+/// Checkpoints go to `data_directory`, which on Kubernetes is on the job's volume, unless the job names a directory or a
+/// bucket.
 ///
 /// # Errors
-/// A value or a name that `environment` and `spec.env` do not have, or a field that only means something on Kubernetes
-/// and that must not be ignored.
+/// A value or a name that `environment` and `spec.env` do not have, or a field that means nothing on this platform and
+/// that must not be ignored.
 pub fn resolve(
     job: &StreamJob,
+    platform: Platform,
     data_directory: &str,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<JobConfig, ApiError> {
     let spec = &job.spec;
+    let storage = storage_of(job, data_directory);
+    let named = spec.storage.as_ref().and_then(|storage| storage.savepoint_dir.clone());
+    let savepoint_dir = match platform {
+        Platform::Local => named,
+        Platform::Kubernetes => named.or_else(|| Some(savepoints_beside(&storage))),
+    };
     let checkpoint = resolve_checkpoint(&spec.checkpoint.clone().unwrap_or_default());
     let heartbeat = spec.heartbeat.clone().unwrap_or_default();
-    let values = env_values(&spec.env, environment)?;
+    let values = env_values(&spec.env, platform, environment)?;
     let sql =
         spec.program.sql.as_deref().ok_or_else(|| field("spec.program.sql", "it is missing", "only SQL runs yet"))?;
     Ok(JobConfig {
@@ -263,17 +280,26 @@ pub fn resolve(
         explicit_max_parallelism: spec.max_parallelism.map(count),
         restart: resolve_restart(spec.restart_strategy.as_ref(), checkpoint.interval_ms.is_some()),
         checkpoint,
-        storage: storage_of(job, data_directory),
+        storage,
         failover: match spec.failover {
             Failover::Region => FailoverStrategy::Region,
             Failover::Full => FailoverStrategy::Full,
         },
-        restore_from: resolve_restore(spec)?,
+        restore_from: resolve_restore(spec, platform)?,
         allow_non_restored_state: spec.upgrade.as_ref().is_some_and(|upgrade| upgrade.allow_non_restored_state),
-        savepoint_dir: spec.storage.as_ref().and_then(|storage| storage.savepoint_dir.clone()),
+        savepoint_dir,
         slots_per_worker: count(spec.workers.as_ref().map_or(1, |workers| workers.slots)),
         heartbeat: HeartbeatConfig { interval_ms: heartbeat.interval.millis(), timeout_ms: heartbeat.timeout.millis() },
     })
+}
+
+/// Where savepoints go on Kubernetes if nobody says: below the directory of the job's checkpoints.
+fn savepoints_beside(storage: &StorageConfig) -> String {
+    match storage {
+        StorageConfig::Directory { path } => format!("{}/savepoints", path.trim_end_matches('/')),
+        StorageConfig::S3 { bucket, prefix, .. } if prefix.is_empty() => format!("s3://{bucket}/savepoints"),
+        StorageConfig::S3 { bucket, prefix, .. } => format!("s3://{bucket}/{prefix}/savepoints"),
+    }
 }
 
 /// Paths of fields that are set and have no effect outside Kubernetes.
@@ -320,6 +346,7 @@ fn field(path: impl Into<String>, problem: impl Into<String>, allowed: impl Into
 
 fn env_values(
     env: &[EnvVar],
+    platform: Platform,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<BTreeMap<String, String>, ApiError> {
     let mut values = BTreeMap::new();
@@ -329,9 +356,18 @@ fn env_values(
             (Some(value), _) => value.clone(),
             (None, Some(source)) => environment(name).ok_or_else(|| {
                 let secret = &source.secret_key_ref;
-                let problem =
-                    format!("{name} is key {:?} of secret {:?}, which local mode cannot read", secret.key, secret.name);
-                field(format!("spec.env[{index}]"), problem, format!("set {name} in the environment of this command"))
+                let secret = format!("{name} is key {:?} of secret {:?}", secret.key, secret.name);
+                let (problem, allowed) = match platform {
+                    Platform::Local => (
+                        format!("{secret}, which local mode cannot read"),
+                        format!("set {name} in the environment of this command"),
+                    ),
+                    Platform::Kubernetes => (
+                        format!("{secret}, which this pod does not have in its environment"),
+                        "the operator puts it there; leave the variable alone in podTemplate".to_owned(),
+                    ),
+                };
+                field(format!("spec.env[{index}]"), problem, allowed)
             })?,
             (None, None) => String::new(),
         };
@@ -407,17 +443,22 @@ pub(crate) fn resolve_restart(strategy: Option<&RestartStrategy>, checkpointing:
     strategy.exponential_delay.as_ref().map_or(RestartConfig::None, exponential)
 }
 
-fn resolve_restore(spec: &StreamJobSpec) -> Result<Option<RestoreConfig>, ApiError> {
+fn resolve_restore(spec: &StreamJobSpec, platform: Platform) -> Result<Option<RestoreConfig>, ApiError> {
     let Some(from) = &spec.restore_from else { return Ok(None) };
-    let only_there = |name: &str, what: &str| {
-        field(format!("spec.restoreFrom.{name}"), format!("{what} exists on Kubernetes only"), "use path")
+    let wrong = |name: &str, problem: &str, allowed: &str| field(format!("spec.restoreFrom.{name}"), problem, allowed);
+    let source = match (platform, &from.path, &from.latest_retained) {
+        (_, Some(path), _) => RestoreSource::Path(path.clone()),
+        (Platform::Kubernetes, None, Some(from)) => RestoreSource::LatestRetained { job_name: from.job_name.clone() },
+        (Platform::Local, None, Some(_)) => {
+            return Err(wrong("latestRetained", "a register of other jobs exists on Kubernetes only", "use path"));
+        }
+        (Platform::Local, None, None) => {
+            return Err(wrong("savepointRef", "a Savepoint resource exists on Kubernetes only", "use path"));
+        }
+        (Platform::Kubernetes, None, None) => {
+            let problem = "only the operator can look a Savepoint resource up, and it has not";
+            return Err(wrong("savepointRef", problem, "expected path in the file that the engine gets"));
+        }
     };
-    if from.savepoint_ref.is_some() {
-        return Err(only_there("savepointRef", "a Savepoint resource"));
-    }
-    if from.latest_retained.is_some() {
-        return Err(only_there("latestRetained", "a register of other jobs"));
-    }
-    let claim = from.claim_mode == ClaimMode::Claim;
-    Ok(from.path.clone().map(|path| RestoreConfig { path, claim }))
+    Ok(Some(RestoreConfig { source, claim: from.claim_mode == ClaimMode::Claim }))
 }

@@ -4,9 +4,9 @@
 
 use streamjob_api::config::{
     CheckpointConfig, CheckpointMode, Compression, FailoverStrategy, HeartbeatConfig, JobConfig, RestartStrategy,
-    RestoreConfig, Retention, StorageConfig,
+    RestoreConfig, RestoreSource, Retention, StorageConfig,
 };
-use streamjob_api::{ignored_locally, parse, resolve};
+use streamjob_api::{Platform, ignored_locally, parse, resolve};
 
 fn job(rest: &str) -> streamjob_api::StreamJob {
     let indented: String = rest.lines().map(|line| format!("  {line}\n")).collect();
@@ -17,7 +17,7 @@ fn job(rest: &str) -> streamjob_api::StreamJob {
 }
 
 fn config(rest: &str) -> JobConfig {
-    resolve(&job(rest), "data/storage", &|_| None).unwrap()
+    resolve(&job(rest), Platform::Local, "data/storage", &|_| None).unwrap()
 }
 
 const EXPONENTIAL: RestartStrategy = RestartStrategy::ExponentialDelay {
@@ -141,7 +141,7 @@ restoreFrom: {path: old/chk-7}",
             attempts_before_reset: 7,
         },
         failover: FailoverStrategy::Full,
-        restore_from: Some(RestoreConfig { path: "old/chk-7".into(), claim: false }),
+        restore_from: Some(RestoreConfig { source: RestoreSource::Path("old/chk-7".into()), claim: false }),
         allow_non_restored_state: false,
         savepoint_dir: None,
         slots_per_worker: 2,
@@ -173,7 +173,11 @@ fn r49_what_to_start_from_and_whose_it_is() {
         ("restoreFrom: {path: 's3://b/savepoint-1-2', claimMode: Claim}", "s3://b/savepoint-1-2", true),
     ];
     for (yaml, path, claim) in table {
-        assert_eq!(config(yaml).restore_from, Some(RestoreConfig { path: path.into(), claim }), "{yaml}");
+        assert_eq!(
+            config(yaml).restore_from,
+            Some(RestoreConfig { source: RestoreSource::Path(path.into()), claim }),
+            "{yaml}"
+        );
     }
     assert!(!config("upgrade: {}").allow_non_restored_state);
     assert!(config("upgrade: {allowNonRestoredState: true}").allow_non_restored_state);
@@ -272,7 +276,7 @@ spec:
         )
     };
     let environment = |name: &str| (name == "PASSWORD").then(|| "it's".to_owned());
-    let with = |sql: &str| resolve(&parse(&yaml(sql)).unwrap(), "d", &environment);
+    let with = |sql: &str| resolve(&parse(&yaml(sql)).unwrap(), Platform::Local, "d", &environment);
     assert_eq!(with("'${TOPIC}' '${PASSWORD}' $${X}").unwrap().sql, "'clicks' 'it''s' ${X}");
     // The process environment is no source of names that the job file does not list.
     assert_eq!(
@@ -280,7 +284,7 @@ spec:
         "spec.program.sql, line 1 of the SQL text: there is no value for ${HOME}; add HOME to spec.env, which has: \
          PASSWORD, TOPIC"
     );
-    let missing = resolve(&parse(&yaml("x")).unwrap(), "d", &|_| None).unwrap_err();
+    let missing = resolve(&parse(&yaml("x")).unwrap(), Platform::Local, "d", &|_| None).unwrap_err();
     assert_eq!(
         missing.to_string(),
         "spec.env[1]: PASSWORD is key \"password\" of secret \"kafka\", which local mode cannot read; set PASSWORD in the \
@@ -300,7 +304,7 @@ fn restore_points_that_only_kubernetes_knows_are_refused() {
             "spec.restoreFrom.latestRetained: a register of other jobs exists on Kubernetes only; use path",
         ),
     ] {
-        let error = resolve(&job(yaml), "d", &|_| None).unwrap_err();
+        let error = resolve(&job(yaml), Platform::Local, "d", &|_| None).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
 }
@@ -336,7 +340,7 @@ deletion: {policy: Savepoint}");
         "spec.deletion",
     ];
     assert_eq!(ignored_locally(&job), expected);
-    assert_eq!(resolve(&job, "d", &|_| None).unwrap().slots_per_worker, 2);
+    assert_eq!(resolve(&job, Platform::Local, "d", &|_| None).unwrap().slots_per_worker, 2);
 }
 
 #[test]
@@ -346,4 +350,28 @@ fn a_job_written_out_again_is_the_same_job() {
     assert!(text.contains("\"interval\":\"1m30s\""), "{text}");
     // JSON is YAML.
     assert_eq!(parse(&text).unwrap(), job);
+}
+
+#[test]
+fn what_only_kubernetes_resolves() {
+    let on_kubernetes = |yaml: &str| resolve(&job(yaml), Platform::Kubernetes, "/state/ns.visits", &|_| None);
+    assert_eq!(on_kubernetes("").unwrap().savepoint_dir.as_deref(), Some("/state/ns.visits/savepoints"));
+    let claim = "storage: {persistentVolumeClaim: {claimName: a}}";
+    assert_eq!(on_kubernetes(claim).unwrap().storage, StorageConfig::Directory { path: "/state/ns.visits".into() });
+    let table = [
+        ("storage: {s3: {bucket: abc, prefix: /x/ns.visits/}}", "s3://abc/x/ns.visits/savepoints"),
+        ("storage: {s3: {bucket: abc}}", "s3://abc/savepoints"),
+        ("storage: {s3: {bucket: abc}, savepointDir: 's3://def/s'}", "s3://def/s"),
+    ];
+    for (yaml, expected) in table {
+        assert_eq!(on_kubernetes(yaml).unwrap().savepoint_dir.as_deref(), Some(expected), "{yaml}");
+    }
+    let retained = on_kubernetes("restoreFrom: {latestRetained: {jobName: other}, claimMode: Claim}").unwrap();
+    let source = RestoreSource::LatestRetained { job_name: "other".into() };
+    assert_eq!(retained.restore_from, Some(RestoreConfig { source, claim: true }));
+    let unresolved = on_kubernetes("restoreFrom: {savepointRef: {name: a}}").unwrap_err().to_string();
+    assert!(unresolved.contains("spec.restoreFrom.savepointRef: only the operator can look"), "{unresolved}");
+    let secret = "env: [{name: KEY, valueFrom: {secretKeyRef: {name: s, key: k}}}]";
+    let missing = on_kubernetes(secret).unwrap_err().to_string();
+    assert!(missing.contains("which this pod does not have in its environment"), "{missing}");
 }

@@ -201,8 +201,11 @@ pub struct ProcessArguments {
     #[arg(long)]
     pub max_parallelism: u32,
     /// Exit when standard input ends, which it does when the parent dies.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "on_cluster")]
     pub exit_with_stdin: bool,
+    /// In a pod: the coordinator takes the job over when it is told to, and processes stay when the job has ended.
+    #[arg(long)]
+    pub on_cluster: bool,
 }
 
 #[derive(Debug, Args)]
@@ -217,15 +220,21 @@ pub struct CoordinatorArguments {
     /// REST and metrics.
     #[arg(long)]
     pub rest: SocketAddr,
+    /// A job that this one replaces; it is claimed first, so that it can complete nothing more.
+    #[arg(long, value_name = "JOB_ID", requires = "on_cluster")]
+    pub replaces: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub struct WorkerArguments {
     #[command(flatten)]
     pub process: ProcessArguments,
-    /// Where the coordinator takes registrations.
+    /// Where the coordinator takes registrations; a name is looked up at every attempt to reach it.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub coordinator: String,
+    /// Metrics and health [default: a free port on 127.0.0.1].
     #[arg(long)]
-    pub coordinator: SocketAddr,
+    pub rest: Option<SocketAddr>,
     /// Subtasks of one vertex that this process takes.
     #[arg(long)]
     pub slots: u32,

@@ -3,8 +3,8 @@
 use crate::error::CliError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use streamjob_api::StreamJob;
-use streamjob_api::config::{CheckpointMode, JobConfig};
+use streamjob_api::config::{CheckpointMode, JobConfig, RestoreSource};
+use streamjob_api::{Platform, StreamJob};
 use streamjob_dataflow::graph::{ExecutionGraph, Guarantee};
 use streamjob_protocol::key_groups::default_max_parallelism;
 use streamjob_runtime::Planner;
@@ -30,12 +30,16 @@ impl JobFile {
 
     /// Applies defaults and this process's environment. `checkpoints` is where checkpoints go if the job does not say.
     pub fn configure(&self, checkpoints: &Path) -> Result<JobConfig, CliError> {
+        self.configure_on(Platform::Local, checkpoints)
+    }
+
+    pub fn configure_on(&self, platform: Platform, checkpoints: &Path) -> Result<JobConfig, CliError> {
         let directory = checkpoints.to_string_lossy();
         let environment = |name: &str| std::env::var(name).ok();
-        let mut config = streamjob_api::resolve(&self.job, &directory, &environment)
+        let mut config = streamjob_api::resolve(&self.job, platform, &directory, &environment)
             .map_err(|source| CliError::Job { path: self.path.clone(), source })?;
-        if let Some(from) = &mut config.restore_from {
-            from.path = absolute(&from.path);
+        if let Some(RestoreSource::Path(path)) = config.restore_from.as_mut().map(|from| &mut from.source) {
+            *path = absolute(path);
         }
         config.savepoint_dir = config.savepoint_dir.map(|path| absolute(&path));
         Ok(config)

@@ -21,6 +21,7 @@ mod run;
 mod state_rows;
 mod status;
 mod supervisor;
+mod termination;
 mod verbs;
 
 use arguments::{Cli, Verb};

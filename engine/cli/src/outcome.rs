@@ -65,7 +65,9 @@ pub fn of_coordinator(result: &Result<ExitReason, RuntimeError>) -> (u8, ExitRep
             (Outcome::Suspended.code(), ExitReport { reason: None, checkpoint: *checkpoint })
         }
         Ok(ExitReason::Fenced { by }) => (Outcome::Fenced.code(), say(Some(by.clone()))),
-        Ok(ExitReason::Unrecoverable { reason }) => (Outcome::Unrecoverable.code(), say(Some(reason.clone()))),
+        Ok(ExitReason::Unrecoverable { reason } | ExitReason::Incompatible { reason }) => {
+            (Outcome::Unrecoverable.code(), say(Some(reason.clone())))
+        }
         // Another attempt reads the same state.
         Err(error @ RuntimeError::Restore { .. }) => (Outcome::Unrecoverable.code(), say(Some(error.to_string()))),
         Err(error) => (START_FAILED, say(Some(error.to_string()))),
@@ -87,6 +89,7 @@ mod tests {
             (Ok(ExitReason::Suspended { checkpoint: Some(7) }), 10, Some(Outcome::Suspended), 0),
             (Ok(ExitReason::Fenced { by: "b".into() }), 3, Some(Outcome::Fenced), 3),
             (Ok(ExitReason::Unrecoverable { reason: "r".into() }), 4, Some(Outcome::Unrecoverable), 4),
+            (Ok(ExitReason::Incompatible { reason: "i".into() }), 4, Some(Outcome::Unrecoverable), 4),
             (Err(restore), 4, Some(Outcome::Unrecoverable), 4),
             (Err(RuntimeError::Start("s".into())), 70, None, 70),
         ];

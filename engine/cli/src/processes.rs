@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn a_worker_understands_its_arguments() {
         let crate::arguments::Verb::Worker(found) = parsed(Role::Worker(1)) else { panic!("not a worker") };
-        assert_eq!(found.coordinator, "127.0.0.1:4000".parse().unwrap());
+        assert_eq!(found.coordinator, "127.0.0.1:4000");
         assert_eq!(found.slots, 2);
         assert_eq!(found.process.max_parallelism, 128);
     }

@@ -1,35 +1,44 @@
-//! The hidden roles: one process of a running job, started by the supervisor.
+//! The hidden roles: one process of a running job, started by the supervisor or in a pod.
 
 use crate::arguments::{CoordinatorArguments, ProcessArguments, WorkerArguments};
 use crate::check;
 use crate::error::CliError;
-use crate::job::JobFile;
+use crate::job::{self, JobFile};
 use crate::outcome;
+use crate::termination::{self, Reason};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
+use streamjob_api::Platform;
 use streamjob_api::config::JobConfig;
 use streamjob_dataflow::graph::ExecutionGraph;
 use streamjob_runtime::Planner;
-use streamjob_runtime::coordinator::{self, CoordinatorOptions, RestOptions, TlsFiles, Token};
+use streamjob_runtime::coordinator::{self, CoordinatorOptions, OnCluster, RestOptions, TlsFiles, Token};
 use streamjob_runtime::worker::{self, WorkerOptions};
 use tracing_subscriber::EnvFilter;
 
-/// Exits with the job's outcome; the last line of standard output says more.
+/// The pod's own address, from the downward API.
+const POD_IP: &str = "POD_IP";
+/// Of a process that was told to end: 128 and the signal's number, as shells have it.
+const TERMINATED: i32 = 143;
+
+/// Exits with the job's outcome; the last line of standard output says more. On a cluster it exits only without one.
 pub fn coordinator(arguments: &CoordinatorArguments) -> Result<ExitCode, CliError> {
-    let (config, graph, planner) = prepare(&arguments.process)?;
-    let rest = rest_options()?;
-    let result = coordinator::run(CoordinatorOptions {
-        config,
-        graph,
-        planner,
-        job_id: arguments.process.job_id.clone(),
-        revision: arguments.revision,
-        control_addr: arguments.control,
-        rest_addr: arguments.rest,
-        rest,
-    });
+    begin(&arguments.process)?;
+    if arguments.process.on_cluster {
+        return Ok(match coordinator_options(arguments) {
+            Ok(options) => match coordinator::run(options) {
+                Ok(exit) => {
+                    let (reason, message) = termination::of_exit(&exit);
+                    termination::end(reason, &message)
+                }
+                Err(error) => termination::end(termination::of_runtime_error(&error), &error.to_string()),
+            },
+            Err(error) => termination::end(termination::of_error(&error), &error.to_string()),
+        });
+    }
+    let result = coordinator::run(coordinator_options(arguments)?);
     let (code, report) = outcome::of_coordinator(&result);
     if let Err(error) = &result {
         tracing::error!(%error, "the coordinator stopped");
@@ -38,6 +47,22 @@ pub fn coordinator(arguments: &CoordinatorArguments) -> Result<ExitCode, CliErro
     // Without a supervisor nobody reads it.
     let _ = writeln!(std::io::stdout(), "{line}");
     Ok(ExitCode::from(code))
+}
+
+fn coordinator_options(arguments: &CoordinatorArguments) -> Result<CoordinatorOptions, CliError> {
+    let (config, graph, planner) = prepare(&arguments.process)?;
+    Ok(CoordinatorOptions {
+        guarantee: job::guarantee_name(job::guarantee(&graph, &config)),
+        config,
+        graph,
+        planner,
+        job_id: arguments.process.job_id.clone(),
+        revision: arguments.revision,
+        control_addr: arguments.control,
+        rest_addr: arguments.rest,
+        rest: rest_options()?,
+        on_cluster: arguments.process.on_cluster.then(|| OnCluster { replaces: arguments.replaces.clone() }),
+    })
 }
 
 fn environment(name: &str) -> Option<String> {
@@ -54,22 +79,15 @@ fn rest_options() -> Result<RestOptions, CliError> {
 }
 
 pub fn worker(arguments: &WorkerArguments) -> Result<ExitCode, CliError> {
-    let (config, graph, planner) = prepare(&arguments.process)?;
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let result = worker::run(WorkerOptions {
-        coordinator: arguments.coordinator,
-        data_host: loopback,
-        rest_addr: Some(SocketAddr::new(loopback, 0)),
-        slots: arguments.slots,
-        graph,
-        planner,
-        config,
-        job_id: arguments.process.job_id.clone(),
-        token: Token::from_environment(&environment)?,
-        give_up_after: None,
-    });
-    match result {
+    begin(&arguments.process)?;
+    let on_cluster = arguments.process.on_cluster;
+    let options = match worker_options(arguments) {
+        Err(error) if on_cluster => return Ok(termination::end(termination::of_error(&error), &error.to_string())),
+        options => options?,
+    };
+    match worker::run(options) {
         Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if on_cluster => Ok(termination::end(termination::of_runtime_error(&error), &error.to_string())),
         Err(error) => {
             tracing::error!(%error, "the worker stopped");
             Ok(ExitCode::from(outcome::START_FAILED))
@@ -77,18 +95,77 @@ pub fn worker(arguments: &WorkerArguments) -> Result<ExitCode, CliError> {
     }
 }
 
-/// Every process plans for itself, from the same file: graphs hold code and cannot be sent.
-fn prepare(arguments: &ProcessArguments) -> Result<(JobConfig, ExecutionGraph, Planner), CliError> {
+fn worker_options(arguments: &WorkerArguments) -> Result<WorkerOptions, CliError> {
+    let (config, graph, planner) = prepare(&arguments.process)?;
+    let data_host = own_address()?;
+    Ok(WorkerOptions {
+        coordinator: arguments.coordinator.clone(),
+        data_host,
+        rest_addr: Some(arguments.rest.unwrap_or(SocketAddr::new(data_host, 0))),
+        slots: arguments.slots,
+        graph,
+        planner,
+        config,
+        job_id: arguments.process.job_id.clone(),
+        token: Token::from_environment(&environment)?,
+        give_up_after: None,
+        stays: arguments.process.on_cluster,
+    })
+}
+
+/// Where other processes of the job reach this one.
+fn own_address() -> Result<IpAddr, CliError> {
+    let Some(address) = environment(POD_IP) else { return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)) };
+    address.parse().map_err(|_| CliError::Process(format!("{POD_IP} is \"{address}\", expected an IP address")))
+}
+
+/// What comes before anything can go wrong.
+fn begin(arguments: &ProcessArguments) -> Result<(), CliError> {
     let filter = EnvFilter::try_from_env("STREAMJOB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
     if arguments.exit_with_stdin {
         exit_with_stdin()?;
     }
+    if arguments.on_cluster
+        && let Err(error) = exit_when_told()
+    {
+        termination::end(Reason::StartFailed, &error.to_string());
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Every process plans for itself, from the same file: graphs hold code and cannot be sent.
+fn prepare(arguments: &ProcessArguments) -> Result<(JobConfig, ExecutionGraph, Planner), CliError> {
     let file = JobFile::read(&arguments.job)?;
-    let config = file.configure(&arguments.checkpoints)?;
+    let platform = if arguments.on_cluster { Platform::Kubernetes } else { Platform::Local };
+    let config = file.configure_on(platform, &arguments.checkpoints)?;
     let graph = file.plan(&config, arguments.max_parallelism)?;
     let planner = file.planner(&config, arguments.max_parallelism);
     Ok((config, graph, planner))
+}
+
+/// In a container nothing ends the first process by itself. The job is left as it is: whoever ends a pod does not mean it.
+fn exit_when_told() -> Result<(), CliError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |error: std::io::Error| CliError::Process(format!("cannot listen to signals: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let registered = {
+        let _inside = runtime.enter();
+        signal(SignalKind::terminate()).and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)))
+    };
+    let (mut terminate, mut interrupt) = registered.map_err(failed)?;
+    let wait = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        tracing::info!("told to end; the job goes on without this process");
+        std::process::exit(TERMINATED);
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map(|_| ()).map_err(failed)
 }
 
 /// A supervisor that was killed cannot stop its children; the end of the pipe from it does.

@@ -14,7 +14,7 @@ use crate::supervisor;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use streamjob_api::config::JobConfig;
+use streamjob_api::config::{JobConfig, RestoreSource};
 use streamjob_dataflow::graph::ExecutionGraph;
 use streamjob_protocol::assign::effective_max_parallelism;
 use streamjob_protocol::coordinator::StoreError;
@@ -167,7 +167,9 @@ async fn stored_max_parallelism(
             return Ok(Some(manifest.max_parallelism));
         }
     }
-    let Some(path) = config.restore_from.as_ref().map(|from| &from.path) else { return Ok(None) };
+    let Some(RestoreSource::Path(path)) = config.restore_from.as_ref().map(|from| &from.source) else {
+        return Ok(None);
+    };
     if journal.highest_checkpoint > 0 {
         return Ok(None);
     }

@@ -7,6 +7,7 @@
 //! Every read checks what it read; every write that must have one winner is a conditional create. Retries are bounded.
 //! What to write or delete is decided elsewhere.
 
+mod files;
 mod places;
 
 use crate::error::RuntimeError;
@@ -28,6 +29,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 const JOURNAL_MAGIC: &str = "streamjob-journal-1";
 const MANIFEST_MAGIC: &str = "streamjob-checkpoint-1";
+/// From here on a file is written past the page cache, where there is one.
+const LARGE_FILE: usize = 1 << 20;
+/// Bytes a second that a disk takes at least.
+const SLOWEST_DISK: u64 = 10_000_000;
 /// Of one request, retries of the client library included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -39,6 +44,8 @@ pub struct Storage {
     /// For fsync, which the directory store leaves to us.
     directory: Option<PathBuf>,
     location: String,
+    /// What `root` is below: a directory or `s3://bucket`.
+    base: String,
     elsewhere: Places,
 }
 
@@ -86,6 +93,7 @@ impl Storage {
                 Ok(Storage {
                     store: Arc::new(store),
                     root: Path::from(job_id),
+                    base: canonical.to_string_lossy().into_owned(),
                     directory: Some(canonical),
                     location,
                     elsewhere: Places::new(None, None),
@@ -104,9 +112,15 @@ impl Storage {
                 } else {
                     Path::from(format!("{}/{job_id}", prefix.trim_matches('/')))
                 };
-                Ok(Storage { store, root, directory: None, location, elsewhere })
+                let base = format!("s3://{bucket}");
+                Ok(Storage { store, root, directory: None, location, base, elsewhere })
             }
         }
+    }
+
+    /// Absolute name of something in the job's directory.
+    pub fn path_of(&self, relative: &str) -> String {
+        format!("{}/{}", self.base, places::join(&self.root, relative))
     }
 
     /// Where this is, for messages.
@@ -151,13 +165,26 @@ impl Storage {
 
     /// Writes an immutable file under a name that nobody else uses.
     pub async fn put(&self, relative: &str, bytes: Bytes) -> Result<FileRef, StoreError> {
-        let file = FileRef { path: relative.to_owned(), bytes: bytes.len() as u64, checksum: xxh3_64(&bytes) };
         let place = self.place(relative)?;
-        within("writing", relative, place.store.put(&place.path, PutPayload::from_bytes(bytes)))
-            .await?
-            .map_err(|error| StoreError::Unavailable(format!("writing {relative}: {error}")))?;
-        place.sync().await.map_err(|error| StoreError::Unavailable(format!("syncing {relative}: {error}")))?;
-        Ok(file)
+        let length = bytes.len() as u64;
+        let failed = |error: std::io::Error| StoreError::Unavailable(format!("writing {relative}: {error}"));
+        let checksum = match place.file() {
+            Some(path) if bytes.len() >= LARGE_FILE => {
+                let written = tokio::task::spawn_blocking(move || files::write_new(&path, &bytes));
+                let limit = REQUEST_TIMEOUT * 2 + Duration::from_secs(length / SLOWEST_DISK);
+                let written = within_time(limit, "writing", relative, written).await?;
+                written.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(failed)?
+            }
+            _ => {
+                let checksum = xxh3_64(&bytes);
+                within("writing", relative, place.store.put(&place.path, PutPayload::from_bytes(bytes)))
+                    .await?
+                    .map_err(|error| StoreError::Unavailable(format!("writing {relative}: {error}")))?;
+                place.sync().await.map_err(|error| StoreError::Unavailable(format!("syncing {relative}: {error}")))?;
+                checksum
+            }
+        };
+        Ok(FileRef { path: relative.to_owned(), bytes: length, checksum })
     }
 
     async fn create(&self, relative: &str, bytes: Bytes) -> Created {
@@ -233,6 +260,26 @@ impl Storage {
             .into_iter()
             .filter_map(|meta| meta.location.as_ref().strip_prefix(&root).map(|path| (path.to_owned(), meta.size)))
             .collect())
+    }
+
+    /// Ids of the jobs that have something in another place of the same store.
+    pub async fn jobs_in(&self, other: &StorageConfig) -> Result<Vec<String>, StoreError> {
+        let name = match other {
+            StorageConfig::Directory { path } => std::path::absolute(path)
+                .map_err(|error| StoreError::Unavailable(format!("{path}: {error}")))?
+                .to_string_lossy()
+                .into_owned(),
+            StorageConfig::S3 { bucket, prefix, .. } => format!("s3://{bucket}/{prefix}"),
+        };
+        let place = self.place(&name)?;
+        let listed = within("listing", &name, place.store.list_with_delimiter(Some(&place.path))).await?;
+        let below = match listed {
+            Ok(listed) => listed.common_prefixes,
+            Err(object_store::Error::NotFound { .. }) => Vec::new(),
+            Err(error) => return Err(StoreError::Unavailable(format!("listing {name}: {error}"))),
+        };
+        let ids = below.iter().filter_map(|path| path.filename()).filter(|name| streamjob_api::rest::is_id(name));
+        Ok(ids.map(str::to_owned).collect())
     }
 
     /// Deleting what is not there is no error.
@@ -500,9 +547,18 @@ pub fn describe(error: StoreError) -> String {
 
 async fn within<T>(what: &str, path: &str, future: impl Future<Output = T>) -> Result<T, StoreError> {
     // Twice the client's own limit: only a client that does not keep it runs into this one.
-    tokio::time::timeout(REQUEST_TIMEOUT * 2, future).await.map_err(|_| {
-        StoreError::Unavailable(format!("{what} {path}: no answer within {} s", REQUEST_TIMEOUT.as_secs() * 2))
-    })
+    within_time(REQUEST_TIMEOUT * 2, what, path, future).await
+}
+
+async fn within_time<T>(
+    limit: Duration,
+    what: &str,
+    path: &str,
+    future: impl Future<Output = T>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(limit, future)
+        .await
+        .map_err(|_| StoreError::Unavailable(format!("{what} {path}: no answer within {} s", limit.as_secs())))
 }
 
 /// `<magic> <xxh3-64 of the rest>\n<json>`.

@@ -71,7 +71,7 @@ fn status_tells_operators_workers_and_checkpoints() {
     await_checkpoint(&mut engine, &place.path("state"), 1);
     let status = status(&engine);
     assert_eq!(status["name"], "accounts", "{status}");
-    assert_eq!(status["state"], "Running", "{status}");
+    assert_eq!(status["state"], "RUNNING", "{status}");
     assert!(status["checkpoints"]["completed"].as_u64().is_some_and(|completed| completed > 0), "{status}");
     let mut pids: Vec<i64> =
         status["workers"].as_array().into_iter().flatten().filter_map(|worker| worker["pid"].as_i64()).collect();

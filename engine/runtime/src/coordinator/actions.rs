@@ -1,6 +1,6 @@
 //! Effects on storage: each runs beside the loop and answers with an event.
 
-use super::{CoordinatorOptions, Input};
+use super::{Input, retained};
 use crate::error::RuntimeError;
 use crate::faults;
 use crate::storage::{Storage, checkpoint_of, describe, referenced_files};
@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use streamjob_api::config::{JobConfig, RestoreSource};
 use streamjob_protocol::coordinator::{Action, AppendOutcome, Coordinator, Event, ExternalRestore, StoreError};
 use streamjob_protocol::journal::JournalState;
 use streamjob_protocol::manifest::CheckpointManifest;
@@ -180,18 +181,23 @@ async fn sweep(
 
 /// The snapshot that the job file says to start from, if the job has none of its own, and what of it was copied.
 pub(super) async fn external_restore(
-    options: &CoordinatorOptions,
+    config: &JobConfig,
     own: &Storage,
 ) -> Result<(Option<ExternalRestore>, BTreeSet<String>), RuntimeError> {
     let nothing = (None, BTreeSet::new());
-    let Some(from) = &options.config.restore_from else { return Ok(nothing) };
-    let failed = |error: StoreError| RuntimeError::Restore { what: from.path.clone(), reason: describe(error) };
+    let Some(from) = &config.restore_from else { return Ok(nothing) };
+    let what = match &from.source {
+        RestoreSource::Path(path) => path.clone(),
+        RestoreSource::LatestRetained { job_name } => format!("what job {job_name} left"),
+    };
+    let failed = |error: StoreError| RuntimeError::Restore { what: what.clone(), reason: describe(error) };
     let journal = own.read_journal().await.map_err(failed)?;
     if !JournalState::fold(journal.iter().map(|(_, entry)| entry)).checkpoints.is_empty() {
         // The job has checkpoints of its own, which are newer than what it once started from.
         return Ok(nothing);
     }
-    let mut snapshot = own.load_snapshot(&from.path, None).await.map_err(failed)?;
+    let mut snapshot =
+        own.load_snapshot(&retained::path_of(config, own, from).await.map_err(failed)?, None).await.map_err(failed)?;
     let imported = own.import_finished(&mut snapshot.manifest).await.map_err(failed)?;
     let restore = ExternalRestore {
         manifest: snapshot.manifest,

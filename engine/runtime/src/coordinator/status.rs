@@ -1,29 +1,78 @@
 //! What people and the local supervisor see of a job: one JSON document, and log lines.
 
 use super::CoordinatorOptions;
+use super::http::{job_state, storage_location};
+use super::process::{RestorePoint, Running, StandbyStatus};
 use super::workers::Workers;
 use crate::task::unix_ms;
 use crate::wire::TaskReport;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use streamjob_protocol::coordinator::{Coordinator, CoordinatorView, ExitReason, JobState, Report};
+use streamjob_api::config::{CheckpointConfig, RestartStrategy};
+use streamjob_protocol::coordinator::{
+    Coordinator, CoordinatorView, ExitReason, JobState, Outcome, Report, RestoreView,
+};
 use streamjob_protocol::ids::{TaskId, WorkerId};
 use streamjob_protocol::plan::JobPlan;
 
-/// Answer of `GET /v1/status`.
+/// The state of a job that this coordinator has not taken over yet.
+pub(super) const STANDBY: &str = "STANDBY";
+
+/// Answer of `GET /v1/status`. Times are Unix milliseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobStatus {
+    /// Grows with each change of anything but counters and watermarks, also from one process of the job to the next.
+    pub version: u64,
+    /// Random; another process has another one.
+    pub incarnation: u64,
     pub job_id: String,
     pub name: String,
-    pub state: JobState,
+    pub revision: u64,
+    /// As in Flink, and STANDBY.
+    pub state: String,
     /// Why the job is not running, or why it last restarted.
     pub reason: Option<String>,
+    /// Only on standby.
+    pub standby: Option<StandbyStatus>,
+    /// Of the plan that runs.
+    pub parallelism: u32,
+    pub max_parallelism: u32,
+    /// Of all that the job's parts promise, the least.
+    pub guarantee: String,
     pub restarts: u32,
+    /// Since when all tasks run; nothing while one does not.
+    pub running_since: Option<u64>,
+    /// What the job would go back to now; on standby, what it would go on from.
+    pub restore_point: Option<RestorePoint>,
+    /// What this process last restored the job from: a directory.
+    pub restored_from_path: Option<String>,
+    /// From the deployment of all tasks until all of them ran.
+    pub restore_duration_ms: Option<u64>,
+    /// Options as they are now.
+    pub checkpoint_config: CheckpointConfig,
+    pub restart_strategy: RestartStrategy,
     pub checkpoints: CheckpointStatus,
+    /// The newest savepoint that is complete.
+    pub latest_savepoint: Option<SavepointStatus>,
     /// In topological order, all subtasks together.
     pub operators: Vec<OperatorStatus>,
     pub workers: Vec<WorkerStatus>,
+}
+
+/// What is absent was told to an earlier process only.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SavepointStatus {
+    pub trigger: String,
+    pub checkpoint: u64,
+    /// Its directory.
+    pub path: String,
+    /// The job ended with it.
+    pub stopped: bool,
+    pub triggered_at: u64,
+    pub completed_at: Option<u64>,
+    pub duration_ms: Option<u64>,
+    pub bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -32,12 +81,15 @@ pub struct CheckpointStatus {
     pub failed: u64,
     pub in_progress: u64,
     pub last_id: Option<u64>,
+    /// Its directory.
+    pub last_path: Option<String>,
     pub last_duration_ms: Option<u64>,
     pub last_bytes_new: Option<u64>,
     pub last_bytes_total: Option<u64>,
     /// Unix milliseconds.
     pub last_completed_at: Option<u64>,
     pub last_failure: Option<String>,
+    pub last_failed_at: Option<u64>,
     /// The checkpoint this coordinator last restored from.
     pub restored_from: Option<u64>,
 }
@@ -144,7 +196,27 @@ pub(super) fn snapshot(machine: &Coordinator, workers: &Workers, timeline: &Time
     }
 }
 
-pub(super) fn job_status(options: &CoordinatorOptions, machine: &Coordinator, workers: &Workers) -> JobStatus {
+/// The directory of a checkpoint in the job's own storage.
+pub(super) fn checkpoint_path(options: &CoordinatorOptions, checkpoint: u64) -> String {
+    format!("{}/chk-{checkpoint}", storage_location(&options.config, &options.job_id))
+}
+
+/// What [`job_status`] is made of.
+pub(super) struct Shown<'a> {
+    pub options: &'a CoordinatorOptions,
+    pub machine: &'a Coordinator,
+    pub workers: &'a Workers,
+    pub version: u64,
+    pub incarnation: u64,
+    pub standby: Option<StandbyStatus>,
+    /// Why nothing can be said about the state yet.
+    pub unavailable: Option<&'a str>,
+    pub running: Running,
+    pub restore_point: Option<RestorePoint>,
+}
+
+pub(super) fn job_status(shown: &Shown<'_>) -> JobStatus {
+    let Shown { options, machine, workers, .. } = shown;
     let view = machine.view();
     let parallelism: BTreeMap<&str, u32> = machine
         .plan()
@@ -196,23 +268,44 @@ pub(super) fn job_status(options: &CoordinatorOptions, machine: &Coordinator, wo
         })
         .collect();
     let last = view.checkpoints.latest_completed.as_ref();
+    let restored = view.checkpoints.latest_restored.as_ref();
+    let restored_path = |restored: &RestoreView| {
+        restored.location.clone().unwrap_or_else(|| checkpoint_path(options, restored.checkpoint))
+    };
+    let state = if shown.standby.is_some() { STANDBY } else { job_state(view.state) };
     JobStatus {
+        version: shown.version,
+        incarnation: shown.incarnation,
         job_id: options.job_id.clone(),
         name: options.config.name.clone(),
-        state: view.state,
-        reason: view.reason.clone(),
+        revision: options.revision,
+        state: state.to_owned(),
+        reason: shown.unavailable.map(str::to_owned).or_else(|| view.reason.clone()),
+        standby: shown.standby.clone(),
+        parallelism: view.parallelism,
+        max_parallelism: view.max_parallelism,
+        guarantee: options.guarantee.to_owned(),
         restarts: view.restarts,
+        running_since: shown.running.since,
+        restore_point: shown.restore_point.clone(),
+        restored_from_path: restored.map(restored_path),
+        restore_duration_ms: shown.running.restore_duration_ms,
+        checkpoint_config: view.checkpoint_config.clone(),
+        restart_strategy: view.restart_strategy.clone(),
+        latest_savepoint: latest_savepoint(view),
         checkpoints: CheckpointStatus {
             completed: view.checkpoints.counts.completed,
             failed: view.checkpoints.counts.failed,
             in_progress: view.checkpoints.counts.in_progress,
             last_id: last.map(|checkpoint| checkpoint.id),
+            last_path: last.map(|checkpoint| checkpoint_path(options, checkpoint.id)),
             last_duration_ms: last.map(|checkpoint| checkpoint.end_to_end_duration),
             last_bytes_new: last.map(|checkpoint| checkpoint.checkpointed_size),
             last_bytes_total: last.map(|checkpoint| checkpoint.state_size),
             last_completed_at: last.and_then(|checkpoint| checkpoint.ended_at),
             last_failure: view.checkpoints.latest_failed.as_ref().and_then(|failed| failed.failure.clone()),
-            restored_from: view.checkpoints.latest_restored.as_ref().map(|restored| restored.checkpoint),
+            last_failed_at: view.checkpoints.latest_failed.as_ref().and_then(|failed| failed.ended_at),
+            restored_from: restored.map(|restored| restored.checkpoint),
         },
         operators,
         workers: workers
@@ -228,6 +321,25 @@ pub(super) fn job_status(options: &CoordinatorOptions, machine: &Coordinator, wo
     }
 }
 
+fn latest_savepoint(view: &CoordinatorView) -> Option<SavepointStatus> {
+    view.savepoints.iter().rev().find_map(|savepoint| {
+        let (Outcome::Completed(path), Some(checkpoint)) = (&savepoint.outcome, savepoint.checkpoint) else {
+            return None;
+        };
+        let figures = view.checkpoints.latest_savepoint.as_ref().filter(|taken| taken.id == checkpoint);
+        Some(SavepointStatus {
+            trigger: savepoint.trigger.clone(),
+            checkpoint,
+            path: path.clone(),
+            stopped: savepoint.then.stops(),
+            triggered_at: savepoint.at,
+            completed_at: figures.and_then(|figures| figures.ended_at),
+            duration_ms: figures.map(|figures| figures.end_to_end_duration),
+            bytes: figures.map(|figures| figures.state_size),
+        })
+    })
+}
+
 pub(super) fn exit_text(reason: &ExitReason) -> String {
     match reason {
         ExitReason::Ended { state, reason } => match reason {
@@ -239,7 +351,7 @@ pub(super) fn exit_text(reason: &ExitReason) -> String {
         }
         ExitReason::Suspended { checkpoint: None } => "the job is suspended without a checkpoint".into(),
         ExitReason::Fenced { by } => format!("another coordinator took the job over: {by}"),
-        ExitReason::Unrecoverable { reason } => reason.clone(),
+        ExitReason::Unrecoverable { reason } | ExitReason::Incompatible { reason } => reason.clone(),
     }
 }
 

@@ -157,6 +157,7 @@ struct Worker {
 
 /// The registered workers.
 pub(crate) struct Workers {
+    job_id: String,
     plan: JobPlan,
     next: u64,
     connected: BTreeMap<WorkerId, Worker>,
@@ -165,8 +166,8 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    pub fn new(plan: JobPlan) -> Workers {
-        Workers { plan, next: 1, connected: BTreeMap::new(), reports: HashMap::new(), loads: HashMap::new() }
+    pub fn new(job_id: String, plan: JobPlan) -> Workers {
+        Workers { job_id, plan, next: 1, connected: BTreeMap::new(), reports: HashMap::new(), loads: HashMap::new() }
     }
 
     pub fn register(
@@ -179,6 +180,12 @@ impl Workers {
                 "it planned another job graph (job id {}, fingerprint {}, expected {})",
                 registration.job_id, registration.fingerprint, self.plan.fingerprint
             )));
+            return None;
+        }
+        if registration.job_id != self.job_id {
+            let found = registration.job_id;
+            let _ =
+                answer.send(Err(format!("it runs tasks of job {found}, this is the coordinator of {}", self.job_id)));
             return None;
         }
         let worker = WorkerId(self.next);

@@ -18,10 +18,14 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Its file, on a file system.
+    pub fn file(&self) -> Option<PathBuf> {
+        self.directory.as_ref().map(|directory| directory.join(self.path.as_ref()))
+    }
+
     /// On a file system: file and folder to disk. Object stores answer only when the object is durable.
     pub async fn sync(&self) -> std::io::Result<()> {
-        let Some(directory) = &self.directory else { return Ok(()) };
-        let file = directory.join(self.path.as_ref());
+        let Some(file) = self.file() else { return Ok(()) };
         let synced = tokio::task::spawn_blocking(move || {
             std::fs::File::open(&file)?.sync_all()?;
             match file.parent() {

@@ -83,6 +83,10 @@ impl Tasks {
         self.table.lock().metrics.values().cloned().collect()
     }
 
+    pub fn has_session(&self) -> bool {
+        self.table.lock().session.is_some()
+    }
+
     pub fn begin_session(&self, worker: WorkerId, network: Arc<Network>, answers: mpsc::Sender<FromWorker>) {
         self.table.lock().session = Some(Session { worker, network, answers });
     }

@@ -1,10 +1,12 @@
 //! The worker process: takes tasks from a coordinator, runs them, stops them when the coordinator is gone.
 //!
 //! One session is one connection to one coordinator process. When it ends, for whatever reason, every task is cancelled
-//! before a new one begins: a coordinator that is not there any more can complete no checkpoint, so nothing is lost.
+//! before a new one begins: a coordinator that is not there any more can complete no checkpoint, so nothing is lost. How a
+//! worker finds its coordinator is in [`search`].
 
 mod deploy;
 mod http;
+mod search;
 
 use crate::coordinator::Token;
 use crate::error::RuntimeError;
@@ -15,9 +17,10 @@ use crate::storage::Storage;
 use crate::task::{JobSettings, Planner};
 use crate::wire::{self, FromWorker, ToWorker};
 use deploy::{Planned, Tasks};
+use search::Search;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use streamjob_api::config::JobConfig;
 use streamjob_dataflow::graph::ExecutionGraph;
 use streamjob_protocol::coordinator::TaskStatus;
@@ -26,17 +29,16 @@ use tokio::sync::mpsc;
 
 /// Answers of tasks on their way to the coordinator.
 const ANSWERS: usize = 4096;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 const METRICS_PERIOD: Duration = Duration::from_millis(500);
 /// Tasks that do not stop within this time take the process down with them.
 const CANCELLATION_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct WorkerOptions {
-    pub coordinator: SocketAddr,
+    /// `host:port`; what the name stands for is looked up whenever the coordinator is.
+    pub coordinator: String,
     /// Address that other workers reach this one at.
     pub data_host: IpAddr,
-    /// `/metrics` and `/healthz`.
+    /// `/metrics`, `/healthz` and `/readyz`.
     pub rest_addr: Option<SocketAddr>,
     pub slots: u32,
     pub graph: ExecutionGraph,
@@ -48,9 +50,12 @@ pub struct WorkerOptions {
     pub token: Option<Token>,
     /// How long to look for a coordinator before giving up; `None`: for ever.
     pub give_up_after: Option<Duration>,
+    /// The process is somebody else's to end, as a pod is Kubernetes': it stays when the job is over, and looks again for a
+    /// coordinator that refused it.
+    pub stays: bool,
 }
 
-/// Runs until the coordinator says that the job is over.
+/// Runs until the coordinator says that the job is over, if this worker does not stay then.
 pub fn run(options: WorkerOptions) -> Result<(), RuntimeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -67,6 +72,8 @@ pub fn run(options: WorkerOptions) -> Result<(), RuntimeError> {
 enum SessionEnd {
     Shutdown(String),
     Lost(String),
+    /// It was none.
+    Refused(String),
 }
 
 async fn serve(options: WorkerOptions) -> Result<(), RuntimeError> {
@@ -83,31 +90,43 @@ async fn serve(options: WorkerOptions) -> Result<(), RuntimeError> {
     let control = tokio::runtime::Handle::current();
     let tasks = Tasks::new(planned, options.planner.clone(), settings, storage, control);
     let metrics_addr = match options.rest_addr {
-        Some(address) => Some(http::serve(address, tasks.clone(), options.config.name.clone()).await?),
+        Some(address) => {
+            let mut served = http::serve(address, tasks.clone(), options.config.name.clone()).await?;
+            if served.ip().is_unspecified() {
+                // Whoever is told of it is elsewhere.
+                served.set_ip(options.data_host);
+            }
+            Some(served)
+        }
         None => None,
     };
-    let mut alone_since = Instant::now();
+    let mut search = Search::new(&options.coordinator);
     loop {
-        let address = options.coordinator.to_string();
-        let reason = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(options.coordinator)).await {
-            Ok(Ok(stream)) => match session(stream, &options, metrics_addr, &tasks).await? {
-                SessionEnd::Shutdown(reason) => {
+        let reason = match search.connect().await {
+            Ok(stream) => match session(stream, &options, metrics_addr, &tasks, &mut search).await? {
+                SessionEnd::Shutdown(reason) if !options.stays => {
                     tracing::info!(reason, "shutting down");
                     return Ok(());
                 }
-                SessionEnd::Lost(reason) => {
-                    tracing::warn!(coordinator = address, reason, "lost the coordinator, all tasks stopped");
-                    alone_since = Instant::now();
+                SessionEnd::Refused(reason) if !options.stays => return Err(RuntimeError::Refused(reason)),
+                SessionEnd::Refused(reason) => {
+                    search.refused(&reason).await;
+                    continue;
+                }
+                SessionEnd::Shutdown(reason) | SessionEnd::Lost(reason) => {
+                    search.lost(&reason);
                     reason
                 }
             },
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer".to_owned(),
+            Err(reason) => {
+                search.failed(&reason);
+                reason
+            }
         };
-        if options.give_up_after.is_some_and(|limit| alone_since.elapsed() >= limit) {
-            return Err(RuntimeError::CoordinatorLost { address, reason });
+        if options.give_up_after.is_some_and(|limit| search.alone_for() >= limit) {
+            return Err(RuntimeError::CoordinatorLost { address: options.coordinator, reason });
         }
-        tokio::time::sleep(RECONNECT_PAUSE).await;
+        search.pause().await;
     }
 }
 
@@ -116,6 +135,7 @@ async fn session(
     options: &WorkerOptions,
     metrics_addr: Option<SocketAddr>,
     tasks: &Arc<Tasks>,
+    search: &mut Search,
 ) -> Result<SessionEnd, RuntimeError> {
     let _ = stream.set_nodelay(true);
     let (mut reader, mut writer) = stream.into_split();
@@ -140,13 +160,14 @@ async fn session(
     let answer = tokio::time::timeout(patience, wire::receive::<ToWorker>(&mut reader)).await;
     let (worker, incarnation) = match answer {
         Ok(Ok(Some(ToWorker::Registered { worker, incarnation }))) => (worker, incarnation),
-        Ok(Ok(Some(ToWorker::Refused { reason }))) => return Err(RuntimeError::Refused(reason)),
+        Ok(Ok(Some(ToWorker::Refused { reason }))) => return Ok(SessionEnd::Refused(reason)),
         Ok(Ok(Some(ToWorker::Shutdown { reason }))) => return Ok(SessionEnd::Shutdown(reason)),
         Ok(Ok(_)) => return Ok(SessionEnd::Lost("it closed the connection".into())),
         Ok(Err(error)) => return Ok(SessionEnd::Lost(error.to_string())),
         Err(_) => return Ok(SessionEnd::Lost("it did not answer the registration".into())),
     };
     tracing::info!(worker = %worker, %data_addr, "registered");
+    search.found();
     let network = Network::start(listener, worker.0, incarnation)
         .map_err(|error| RuntimeError::Start(format!("the data plane: {error}")))?;
     let (answers, outbox) = mpsc::channel::<FromWorker>(ANSWERS);

@@ -73,7 +73,7 @@ impl Cluster {
     /// The coordinator's reason not to run the job at all, found before there is any worker.
     pub fn refused(config: JobConfig, graph: JobGraph) -> String {
         match Cluster::with_workers(config, graph, 0).end() {
-            ExitReason::Unrecoverable { reason } => reason,
+            ExitReason::Incompatible { reason } => reason,
             other => panic!("it was not refused: {other:?}"),
         }
     }
@@ -86,7 +86,7 @@ impl Cluster {
         let workers = (0..workers)
             .map(|_| {
                 let options = WorkerOptions {
-                    coordinator: control_addr,
+                    coordinator: control_addr.to_string(),
                     data_host: "127.0.0.1".parse().unwrap(),
                     rest_addr: Some("127.0.0.1:0".parse().unwrap()),
                     slots: 1,
@@ -96,12 +96,24 @@ impl Cluster {
                     job_id: job_id.clone(),
                     token: None,
                     give_up_after: Some(Duration::from_secs(20)),
+                    stays: false,
                 };
                 std::thread::spawn(move || worker::run(options))
             })
             .collect();
         let rest = RestOptions::default();
-        let options = CoordinatorOptions { config, graph, planner, job_id, revision: 1, control_addr, rest_addr, rest };
+        let options = CoordinatorOptions {
+            config,
+            graph,
+            planner,
+            job_id,
+            revision: 1,
+            control_addr,
+            rest_addr,
+            rest,
+            guarantee: "exactly-once",
+            on_cluster: None,
+        };
         let coordinator = std::thread::spawn(move || coordinator::run(options));
         Cluster { rest: rest_addr, coordinator, workers }
     }

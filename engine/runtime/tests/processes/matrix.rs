@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use streamjob_api::config::{JobConfig, RestartStrategy, RestoreConfig};
+use streamjob_api::config::{JobConfig, RestartStrategy, RestoreConfig, RestoreSource};
 use streamjob_protocol::manifest::{
     CheckpointManifest, ListStateHandle, ManifestKind, OperatorManifest, Redistribution,
 };
@@ -42,7 +42,8 @@ fn strict(directory: &Path, parallelism: u32) -> JobConfig {
 }
 
 fn restoring(directory: &Path, parallelism: u32, snapshot: &Snapshot, claim: bool) -> JobConfig {
-    let restore_from = Some(RestoreConfig { path: snapshot.directory.display().to_string(), claim });
+    let restore_from =
+        Some(RestoreConfig { source: RestoreSource::Path(snapshot.directory.display().to_string()), claim });
     JobConfig { restore_from, ..strict(directory, parallelism) }
 }
 

@@ -101,7 +101,16 @@ const ENDPOINTS: &[Endpoint] = &[
         "Changes the parallelism in place: `{vertex: {parallelism: {lowerBound, upperBound}}}`, all vertices alike",
         || put(rescale::require),
     ),
-    own("GET", "/v1/status", "The job in one document: state, checkpoints, operators, workers", || get(own::status)),
+    own(
+        "GET",
+        "/v1/status",
+        "The job in one document: state, checkpoints, operators, workers. `?after=<version>&wait=<ms>`: once it has another \
+         version, or after that time, at most 30 s",
+        || get(own::status),
+    ),
+    own("POST", "/v1/activate", "Takes the job over, on a cluster; once is enough, again does no harm", || {
+        post(own::activate)
+    }),
     own("POST", "/v1/checkpoint", "Takes a checkpoint now", || post(own::checkpoint)),
     own("POST", "/v1/suspend", "Takes a last checkpoint and ends the processes; the job can be resumed", || {
         post(own::suspend)
@@ -123,6 +132,7 @@ const ENDPOINTS: &[Endpoint] = &[
     own("GET", "/v1/endpoints", "This table", || get(list)),
     own("GET", "/metrics", "Metrics for Prometheus", || get(metrics::prometheus)),
     own("GET", "/healthz", "`ok`", || get(own::health)),
+    own("GET", "/readyz", "`ready`, or why not: on standby only when the job could be taken over", || get(own::ready)),
 ];
 
 #[derive(Serialize)]

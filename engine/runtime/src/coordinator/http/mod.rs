@@ -19,8 +19,10 @@ mod tls;
 mod vertices;
 
 pub use access::{TlsFiles, Token};
+pub(super) use names::{job_state, storage_location};
 pub(super) use savepoints::{Unread, linger};
 
+use super::changes::Changes;
 use super::status::Snapshot;
 use super::{CoordinatorOptions, Input};
 use crate::error::RuntimeError;
@@ -67,6 +69,7 @@ struct Shared {
     rest: RestOptions,
     unread: Unread,
     disposals: Disposals,
+    changes: Changes,
     /// Held from reading options to their change, so that two changes at once both apply.
     reconfiguring: tokio::sync::Mutex<()>,
 }
@@ -76,6 +79,7 @@ pub(super) async fn serve(
     options: &CoordinatorOptions,
     storage: Storage,
     unread: &Unread,
+    changes: Changes,
     inbox: mpsc::Sender<Input>,
 ) -> Result<(), RuntimeError> {
     let (address, rest) = (options.rest_addr, &options.rest);
@@ -99,6 +103,7 @@ pub(super) async fn serve(
         rest: rest.clone(),
         unread: unread.clone(),
         disposals: Disposals::default(),
+        changes,
         reconfiguring: tokio::sync::Mutex::default(),
     }));
     let app = router(context);
@@ -153,7 +158,13 @@ impl Context {
         Ok(())
     }
 
+    /// Hands a request to the machine, if there is one at work.
     async fn request(&self, request: Request) -> Result<(), Refusal> {
+        if self.ask(Input::Status).await?.standby.is_some() {
+            return Err(Refusal::conflict(
+                "This coordinator is on standby: the job is not its own before POST /v1/activate.",
+            ));
+        }
         self.0.inbox.send(Input::Request(request)).await.map_err(|_| Refusal::stopping())
     }
 }

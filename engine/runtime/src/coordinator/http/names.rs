@@ -34,7 +34,7 @@ pub(super) const TASK_STATES: [&str; 10] = [
     "RECONCILING",
 ];
 
-pub(super) fn job_state(state: JobState) -> &'static str {
+pub(in crate::coordinator) fn job_state(state: JobState) -> &'static str {
     match state {
         JobState::Initializing => "INITIALIZING",
         JobState::Created => "CREATED",
@@ -105,7 +105,7 @@ pub(super) fn find_vertex(plan: &JobPlan, id: &str) -> Result<u32, Refusal> {
 }
 
 /// The directory of the job's checkpoints.
-pub(super) fn storage_location(config: &JobConfig, job_id: &str) -> String {
+pub(in crate::coordinator) fn storage_location(config: &JobConfig, job_id: &str) -> String {
     match &config.storage {
         StorageConfig::Directory { path } => {
             let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
@@ -145,6 +145,7 @@ pub(super) fn restart_strategy(strategy: &RestartStrategy) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use streamjob_api::Platform;
 
     #[test]
     fn a_vertex_shows_trouble_first() {
@@ -175,7 +176,8 @@ mod tests {
         let place = |storage| {
             let job =
                 "apiVersion: streamjob.dev/v1alpha1\nkind: StreamJob\nmetadata: {name: a}\nspec: {program: {sql: x}}";
-            let mut config = streamjob_api::resolve(&streamjob_api::parse(job).unwrap(), "d", &|_| None).unwrap();
+            let mut config =
+                streamjob_api::resolve(&streamjob_api::parse(job).unwrap(), Platform::Local, "d", &|_| None).unwrap();
             config.storage = storage;
             storage_location(&config, "id")
         };

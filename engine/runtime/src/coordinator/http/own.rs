@@ -7,9 +7,9 @@ use super::names;
 use crate::coordinator::Input;
 use crate::coordinator::status::JobStatus;
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 use streamjob_api::config::{CheckpointConfig, RestartStrategy};
 use streamjob_api::live;
@@ -18,13 +18,54 @@ use streamjob_protocol::coordinator::{CoordinatorView, Request, RestoreView};
 
 /// How long a change of configuration may take to be written down before the answer says that it is under way.
 const APPLIED: Duration = Duration::from_secs(5);
+/// However long a caller would wait for a change.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 pub(super) async fn health() -> &'static str {
     "ok"
 }
 
-pub(super) async fn status(State(context): State<Context>) -> Answer<JobStatus> {
+/// Whether this process does its part: on standby it does as soon as it knows that the job could be taken over.
+pub(super) async fn ready(State(context): State<Context>) -> Result<&'static str, Refusal> {
+    let status = context.ask(Input::Status).await?;
+    match status.standby {
+        Some(standby) if !standby.checked => {
+            let reason = status.reason.unwrap_or_else(|| "the job's state is being compared with its program".into());
+            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, reason))
+        }
+        _ => Ok("ready"),
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Watch {
+    /// The version that the caller knows.
+    after: Option<u64>,
+    /// Milliseconds.
+    wait: Option<u64>,
+}
+
+pub(super) async fn status(State(context): State<Context>, Query(watch): Query<Watch>) -> Answer<JobStatus> {
+    if let Some(known) = watch.after {
+        let patience = watch.wait.map_or(Duration::ZERO, Duration::from_millis);
+        context.0.changes.beyond(known, patience.min(LONGEST_WAIT)).await;
+    }
     context.ask(Input::Status).await.map(Json)
+}
+
+/// What became of the request to take the job over.
+#[derive(Serialize)]
+pub(super) struct Activation {
+    /// The state before: a job that is no longer on standby is not taken over again.
+    state: String,
+}
+
+/// `POST /v1/activate`: the job is taken over as soon as it is known that it can be.
+pub(super) async fn activate(State(context): State<Context>) -> Result<(StatusCode, Json<Activation>), Refusal> {
+    let before = context.ask(Input::Status).await?;
+    context.ask(Input::Activate).await?;
+    let code = if before.standby.is_some() { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok((code, Json(Activation { state: before.state })))
 }
 
 pub(super) async fn checkpoint(State(context): State<Context>) -> Result<(StatusCode, Json<TriggerResponse>), Refusal> {

@@ -5,8 +5,7 @@ use super::Context;
 use super::answer::{Answer, Body, Refusal, trigger_id, trigger_of_path, unknown_trigger};
 use super::names;
 use crate::coordinator::Input;
-use crate::coordinator::status::{JobStatus, Snapshot};
-use crate::coordinator::workers::Workers;
+use crate::coordinator::process::Process;
 use crate::storage::{Storage, describe, referenced_files};
 use axum::Json;
 use axum::body::Bytes;
@@ -16,6 +15,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use streamjob_api::config::RestoreSource;
 use streamjob_api::rest::SerializedThrowable;
 use streamjob_api::rest::operations::{
     DisposalRequest, Operation, PlainResult, SavepointRequest, SavepointResult, StopRequest, TriggerResponse,
@@ -57,26 +57,22 @@ impl Unread {
 
 /// Goes on answering after the job has ended, until every worker has heard of it and nobody waits to hear how the savepoint
 /// went that ended it.
-pub(in crate::coordinator) async fn linger(
-    inputs: &mut mpsc::Receiver<Input>,
-    workers: &mut Workers,
-    unread: &Unread,
-    snapshot: Snapshot,
-    status: JobStatus,
-) {
+pub(in crate::coordinator) async fn linger(inputs: &mut mpsc::Receiver<Input>, process: &mut Process, unread: &Unread) {
     let (farewell, deadline) = (Instant::now() + FAREWELL, Instant::now() + LINGER);
     // What has not ended by now never does with this coordinator.
+    let savepoints = process.machine.view().savepoints.clone();
     let ended = |trigger: &str| {
-        let mut known = snapshot.view.savepoints.iter();
+        let mut known = savepoints.iter();
         known.any(|known| known.trigger == trigger && known.outcome != Outcome::InProgress)
     };
-    while (!workers.is_empty() && Instant::now() < farewell) || (unread.awaited(ended) && Instant::now() < deadline) {
+    while (!process.workers.is_empty() && Instant::now() < farewell)
+        || (unread.awaited(ended) && Instant::now() < deadline)
+    {
         match tokio::time::timeout(Duration::from_millis(100), inputs.recv()).await {
-            // Nobody waits for these answers any more if they cannot be sent.
-            Ok(Some(Input::View(answer))) => drop(answer.send(snapshot.clone())),
-            Ok(Some(Input::Status(answer))) => drop(answer.send(status.clone())),
-            Ok(Some(Input::WorkerGone(worker, _))) => workers.leaves(worker),
-            Ok(Some(_)) | Err(_) => {}
+            Ok(Some(Input::WorkerGone(worker, _))) => process.workers.leaves(worker),
+            // Nobody is there to do anything else.
+            Ok(Some(input)) => drop(process.answer(input)),
+            Err(_) => {}
             Ok(None) => return,
         }
     }
@@ -252,7 +248,8 @@ pub(super) async fn dispose(State(context): State<Context>, body: Body) -> Answe
     let path = place(&path)?;
     let directory = path.trim_end_matches('/').trim_end_matches("/_metadata").to_owned();
     if let Some(from) = &context.0.config.restore_from
-        && from.path.trim_end_matches('/').trim_end_matches("/_metadata") == directory
+        && let RestoreSource::Path(path) = &from.source
+        && path.trim_end_matches('/').trim_end_matches("/_metadata") == directory
         && (from.claim || context.snapshot().await?.view.checkpoints.latest_completed.is_none())
     {
         return Err(Refusal::conflict(format!("The running job was started from {directory} and still needs it.")));
