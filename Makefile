@@ -19,6 +19,7 @@ build: ## Builds the engine for daily use
 
 .PHONY: test
 test: test-tools lint dependencies docs-check parts ## Everything that CI checks
+	e2e/cluster/selftest.sh
 	cargo test --workspace --locked --no-fail-fast
 	cargo build --locked -p streamjob-cli
 	python3 .ci/docs_commands.py
@@ -54,6 +55,10 @@ cluster-up: test-tools ## Starts a Kubernetes on this machine, as root; NODES=2 
 .PHONY: cluster-down
 cluster-down: ## Ends it and removes everything it has left; NAME=x for another than `dev`
 	e2e/cluster/down.sh --name $(or $(NAME),dev)
+
+.PHONY: cluster-test
+cluster-test: test-tools ## Shows on a cluster of its own that the scripts of e2e/cluster do what they say
+	e2e/cluster/selftest.sh
 
 .PHONY: docs
 docs: ## Writes the generated pages anew

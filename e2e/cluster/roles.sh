@@ -100,13 +100,20 @@ EOF
 
   cp "$here/admission.yaml" "$here/audit.yaml" "$directory/"
   cat >"$directory/Corefile" <<EOF
-. {
+cluster.local in-addr.arpa {
   bind $(node_address 1)
   errors
   ready
   kubernetes cluster.local in-addr.arpa {
     kubeconfig /mnt/control/coredns.kubeconfig
     ttl 5
+  }
+}
+. {
+  bind $(node_address 1)
+  # Nothing outside can be reached; saying so at once makes a missing image fail as fast as where there is a registry.
+  template ANY ANY {
+    rcode NXDOMAIN
   }
 }
 EOF
@@ -150,8 +157,8 @@ configure_node() {
   mkdir -p "$directory"/{programs,cni}
   kubeconfig "$directory/kubelet.kubeconfig" "$role" "/O=system:nodes/CN=system:node:$role"
   kubeconfig "$directory/proxy.kubeconfig" "$role-proxy" "/CN=system:kube-proxy"
-  # Without name servers: pods get their names from the cluster alone.
-  : >"$directory/resolv.conf"
+  # What the node's own programs ask, and pods with the node's DNS policy.
+  echo "nameserver $(node_address 1)" >"$directory/resolv.conf"
 
   if [ "$number" -ne 1 ]; then
     # The cable is plugged in from the other side, by start_node.

@@ -27,6 +27,9 @@ mount -t proc proc /proc
 # Where the host path provisioner of the controller manager makes its directories: the same ones on both nodes.
 mkdir /tmp/hostpath_pv
 mount --bind /mnt/volumes /tmp/hostpath_pv
+if [ -e "/mnt/$role/resolv.conf" ]; then
+  mount --bind "/mnt/$role/resolv.conf" /etc/resolv.conf
+fi
 ip link set lo up
 cd /
 export PATH="/mnt/bin:$PATH" HOME=/var
