@@ -6,4 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod api;
+pub mod diagnosis;
 pub mod plan;
+pub mod resources;
+pub mod settings;
