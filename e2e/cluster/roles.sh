@@ -133,8 +133,7 @@ exec kube-apiserver --etcd-servers=http://127.0.0.1:2379 --advertise-address=$(n
   --service-account-issuer=https://kubernetes.default.svc.cluster.local \
   --service-account-key-file=/mnt/pki/accounts.pub --service-account-signing-key-file=/mnt/pki/accounts.key \
   --admission-control-config-file=/mnt/control/admission.yaml \
-  --audit-policy-file=/mnt/control/audit.yaml --audit-log-path=/mnt/audit/log --audit-log-maxsize=100 --audit-log-maxbackup=2 \
-  --shutdown-delay-duration=0s
+  --audit-policy-file=/mnt/control/audit.yaml --audit-log-path=/mnt/audit/log --audit-log-maxsize=100 --audit-log-maxbackup=2
 EOF
   program control kube-controller-manager <<EOF
 exec setpriv --reuid=65532 --regid=65532 --clear-groups \

@@ -41,8 +41,11 @@ step "start"
 seconds=$SECONDS
 "$here/up.sh" --name "$name" --nodes 2
 pass "two nodes are Ready and names resolve ($((SECONDS - seconds)) s)"
+pids() { role_pids control; role_pids node-1; role_pids node-2; }
+before="$(pids)"
 "$here/up.sh" --name "$name" --nodes 2 >/dev/null
-pass "up again changes nothing"
+[ "$(pids)" = "$before" ]
+pass "up again starts and ends nothing"
 
 step "image, claim, Service"
 "$here/load.sh" --name "$name" "$("$here/../images/build.sh" busybox)"
