@@ -41,10 +41,10 @@ step "start"
 seconds=$SECONDS
 "$here/up.sh" --name "$name" --nodes 2
 pass "two nodes are Ready and names resolve ($((SECONDS - seconds)) s)"
-pids() { role_pids control; role_pids node-1; role_pids node-2; }
-before="$(pids)"
+programs() { cat "$run"/*/holder "$run"/*/pids/*; }
+before="$(programs)"
 "$here/up.sh" --name "$name" --nodes 2 >/dev/null
-[ "$(pids)" = "$before" ]
+[ "$(programs)" = "$before" ]
 pass "up again starts and ends nothing"
 
 step "image, claim, Service"
