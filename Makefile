@@ -7,7 +7,7 @@ export STREAMJOB_ENGINE := $(TARGET_DIR)/debug/streamjob-engine
 
 .PHONY: help
 help: ## Lists the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
 
 .PHONY: quickstart
 quickstart: tools build ## Builds the engine, runs a job, kills one of its workers, checks the result
@@ -20,9 +20,21 @@ build: ## Builds the engine for daily use
 .PHONY: test
 test: test-tools lint dependencies docs-check parts ## Everything that CI checks
 	e2e/cluster/selftest.sh
-	cargo test --workspace --locked --no-fail-fast
+	cargo test --workspace --exclude streamjob-e2e --locked --no-fail-fast
 	cargo build --locked -p streamjob-cli
 	python3 .ci/docs_commands.py
+
+.PHONY: e2e
+e2e: test-tools parts ## Stories on a real cluster of two nodes, with real pods, as root
+	e2e/run.sh stories
+
+.PHONY: soak
+soak: test-tools parts ## Chaos on a real cluster, for an hour (SOAK_MINUTES)
+	e2e/run.sh soak
+
+.PHONY: bench-cluster
+bench-cluster: test-tools parts ## How long jobs on a real cluster pause for what, and what it costs the API server
+	e2e/run.sh bench
 
 .PHONY: lint
 lint: ## Formatting and clippy, warnings are errors

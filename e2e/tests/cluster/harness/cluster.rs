@@ -1,0 +1,103 @@
+//! The cluster that KUBECONFIG names, what is installed in it, and the failures that only its machine can make.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{Api, Client};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+
+pub const OPERATOR_NAMESPACE: &str = "streamjob-system";
+pub const RELEASE: &str = "streamjob";
+
+/// Once a process: stories run side by side.
+static INSTALLED: OnceCell<()> = OnceCell::const_new();
+
+/// Root of the source tree.
+pub fn tree() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the source tree")
+}
+
+/// The image that jobs run with. `STREAMJOB_E2E_REGISTRY` replaces `docker.io/streamjob` on another cluster.
+pub fn engine_image(tag: &str) -> String {
+    format!("{}/engine:{tag}", registry())
+}
+
+fn registry() -> String {
+    std::env::var("STREAMJOB_E2E_REGISTRY").unwrap_or_else(|_| "docker.io/streamjob".into())
+}
+
+/// Runs a program to its end; its output, or what it said instead.
+pub async fn command(program: &str, arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let output = command.output().await.map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(format!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+#[derive(Clone)]
+pub struct Cluster {
+    pub client: Client,
+}
+
+impl Cluster {
+    /// Connects, and installs operator and object store if this process has not done so yet.
+    pub async fn connect() -> Cluster {
+        assert!(
+            std::env::var_os("KUBECONFIG").is_some(),
+            "KUBECONFIG is not set: these tests need a cluster; `make e2e` starts one and runs them in it"
+        );
+        let client = Client::try_default().await.expect("a client for the cluster of KUBECONFIG");
+        let cluster = Cluster { client };
+        INSTALLED.get_or_init(|| cluster.install()).await;
+        cluster
+    }
+
+    async fn install(&self) {
+        self.helm(&[]).await;
+        let manifest = tree().join("e2e/cluster/minio.yaml");
+        command("kubectl", &["apply", "-f", &manifest.display().to_string()])
+            .await
+            .expect("installing the object store");
+        command("kubectl", &["rollout", "status", "-n", "minio", "deployment/minio", "--timeout=120s"])
+            .await
+            .expect("the object store comes up");
+    }
+
+    /// Installs the chart, or changes what it was installed with.
+    pub async fn helm(&self, values: &[&str]) {
+        let chart = tree().join("charts/streamjob-operator").display().to_string();
+        let operator = format!("image.repository={}/operator", registry());
+        let engine = format!("engine.image.repository={}/engine", registry());
+        let namespace = tree().join("e2e/operator-namespace.yaml").display().to_string();
+        command("kubectl", &["apply", "-f", &namespace]).await.expect("the operator's namespace");
+        let mut arguments = vec!["upgrade", "--install", RELEASE, &chart, "--namespace", OPERATOR_NAMESPACE];
+        for value in [operator.as_str(), engine.as_str(), "image.tag=dev", "engine.image.tag=dev"].iter().chain(values)
+        {
+            arguments.extend(["--set", value]);
+        }
+        arguments.extend(["--wait", "--timeout", "120s"]);
+        command("helm", &arguments).await.expect("helm installs the operator");
+    }
+
+    /// The operator's Deployment, as the chart names it.
+    pub async fn operator(&self) -> Deployment {
+        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
+        let found = deployments.list(&Default::default()).await.expect("listing deployments").items;
+        found.into_iter().next().expect("the chart's deployment")
+    }
+
+    /// Runs a script of e2e/cluster on the machine's own cluster. Stories that need one are in module `machine`; run
+    /// the others with `--skip machine` on a cluster that is somewhere else.
+    pub async fn machine(&self, script: &str, arguments: &[&str]) -> String {
+        let name = std::env::var("STREAMJOB_CLUSTER").expect(
+            "STREAMJOB_CLUSTER is not set: this story breaks a cluster of e2e/cluster/up.sh; run it by `make e2e`",
+        );
+        let script = tree().join("e2e/cluster").join(script).display().to_string();
+        let all: Vec<&str> = ["--name", &name].into_iter().chain(arguments.iter().copied()).collect();
+        command(&script, &all).await.expect("a script of the cluster")
+    }
+}
