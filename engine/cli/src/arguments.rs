@@ -40,6 +40,9 @@ pub enum Verb {
     /// One process of a running job; started by `run`.
     #[command(hide = true)]
     Worker(WorkerArguments),
+    /// Delete a savepoint, or state that a job left; in a pod of its own.
+    #[command(hide = true)]
+    Dispose(DisposeArguments),
 }
 
 #[derive(Debug, Args)]
@@ -238,6 +241,31 @@ pub struct WorkerArguments {
     /// Subtasks of one vertex that this process takes.
     #[arg(long)]
     pub slots: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct DisposeArguments {
+    #[arg(long)]
+    pub job: PathBuf,
+    /// Where checkpoints are if the job file does not say.
+    #[arg(long)]
+    pub checkpoints: PathBuf,
+    #[command(flatten)]
+    pub what: Disposed,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Disposed {
+    /// A savepoint's directory.
+    #[arg(long, value_name = "PATH")]
+    pub savepoint: Option<String>,
+    /// Everything that is stored under this id.
+    #[arg(long, value_name = "ID")]
+    pub job_id: Option<String>,
+    /// Everything that the job has at its place, under all of its ids, with the savepoints there.
+    #[arg(long)]
+    pub all: bool,
 }
 
 #[cfg(test)]

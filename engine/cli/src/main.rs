@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod data_dir;
 mod display;
+mod dispose;
 mod error;
 mod format;
 mod inspect;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Verb::Rescale(arguments) => verbs::run(verbs::rescale(&arguments)),
         Verb::Coordinator(arguments) => roles::coordinator(&arguments),
         Verb::Worker(arguments) => roles::worker(&arguments),
+        Verb::Dispose(arguments) => dispose::run(&arguments),
     };
     result.unwrap_or_else(|error: CliError| {
         eprintln!("error: {error}");

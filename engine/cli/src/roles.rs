@@ -119,10 +119,14 @@ fn own_address() -> Result<IpAddr, CliError> {
     address.parse().map_err(|_| CliError::Process(format!("{POD_IP} is \"{address}\", expected an IP address")))
 }
 
-/// What comes before anything can go wrong.
-fn begin(arguments: &ProcessArguments) -> Result<(), CliError> {
+pub fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("STREAMJOB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// What comes before anything can go wrong.
+fn begin(arguments: &ProcessArguments) -> Result<(), CliError> {
+    log_to_stderr();
     if arguments.exit_with_stdin {
         exit_with_stdin()?;
     }
@@ -146,7 +150,7 @@ fn prepare(arguments: &ProcessArguments) -> Result<(JobConfig, ExecutionGraph, P
 }
 
 /// In a container nothing ends the first process by itself. The job is left as it is: whoever ends a pod does not mean it.
-fn exit_when_told() -> Result<(), CliError> {
+pub fn exit_when_told() -> Result<(), CliError> {
     use tokio::signal::unix::{SignalKind, signal};
     let failed = |error: std::io::Error| CliError::Process(format!("cannot listen to signals: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -162,7 +166,7 @@ fn exit_when_told() -> Result<(), CliError> {
                 _ = interrupt.recv() => {}
             }
         });
-        tracing::info!("told to end; the job goes on without this process");
+        tracing::info!("told to end");
         std::process::exit(TERMINATED);
     };
     std::thread::Builder::new().name("signals".into()).spawn(wait).map(|_| ()).map_err(failed)

@@ -7,6 +7,7 @@
 //! Every read checks what it read; every write that must have one winner is a conditional create. Retries are bounded.
 //! What to write or delete is decided elsewhere.
 
+pub mod dispose;
 mod files;
 mod places;
 

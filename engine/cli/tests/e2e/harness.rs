@@ -352,6 +352,11 @@ impl Engine {
         signal(self.child.id() as i32, Signal::SIGINT);
     }
 
+    /// SIGTERM, as Kubernetes ends a pod.
+    pub fn terminate(&self) {
+        signal(self.child.id() as i32, Signal::SIGTERM);
+    }
+
     /// Stops every process without its knowing.
     pub fn freeze(&self) {
         // Twice: a supervisor may have started a process between the listing and its own stop.

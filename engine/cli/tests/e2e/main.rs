@@ -8,6 +8,7 @@ mod api;
 mod chaos;
 mod check;
 mod checkpoints;
+mod cluster_roles;
 mod examples;
 mod expected;
 mod failures;

@@ -88,7 +88,12 @@ impl Minio {
 
     /// The run with this server's credentials.
     pub fn credentials(&self, launch: Launch) -> Launch {
-        launch.environment("AWS_ACCESS_KEY_ID", USER).environment("AWS_SECRET_ACCESS_KEY", PASSWORD)
+        self.secrets().into_iter().fold(launch, |launch, (name, value)| launch.environment(name, value))
+    }
+
+    /// What a process needs in its environment.
+    pub fn secrets(&self) -> [(&'static str, &'static str); 2] {
+        [("AWS_ACCESS_KEY_ID", USER), ("AWS_SECRET_ACCESS_KEY", PASSWORD)]
     }
 
     /// Where the server keeps the objects of the bucket: each is a directory of its name.
