@@ -10,7 +10,7 @@ use crate::config::{self, CheckpointConfig};
 use crate::document::{Content, Node};
 use crate::error::ApiError;
 use crate::schema;
-use crate::spec::{Checkpoint, CheckpointMode, Compression, RestartStrategy, Retention};
+use crate::spec::{Checkpoint, CheckpointMode, Compression, RestartStrategy, Retention, StreamJobSpec};
 use crate::text::Duration;
 use crate::validate::{Violation, check_checkpoint, check_restart_strategy, resolve_checkpoint, resolve_restart};
 use serde_json::{Map, Value, json};
@@ -51,6 +51,46 @@ pub fn apply(
         None => restart.clone(),
     };
     Ok((new_checkpoint, new_restart))
+}
+
+/// The change that lets a job that runs with `checkpoint` and `restart` do as `spec` says, or nothing if it does. What
+/// cannot change while the job runs is left out.
+#[must_use]
+pub fn change_towards(
+    spec: &StreamJobSpec,
+    checkpoint: &CheckpointConfig,
+    restart: &config::RestartStrategy,
+) -> Option<Value> {
+    let written = spec.checkpoint.clone().unwrap_or_default();
+    let wanted = resolve_checkpoint(&written);
+    let mut change = Map::new();
+    let reached = CheckpointConfig {
+        interval_ms: wanted.interval_ms,
+        timeout_ms: wanted.timeout_ms,
+        min_pause_ms: wanted.min_pause_ms,
+        tolerable_failures: wanted.tolerable_failures,
+        retention: wanted.retention,
+        retained: wanted.retained,
+        ..checkpoint.clone()
+    };
+    // Periodic checkpoints go neither on nor off live: then nothing of them is said.
+    if wanted.interval_ms.is_some() == checkpoint.interval_ms.is_some()
+        && reached != *checkpoint
+        && let Ok(Value::Object(mut fields)) = serde_json::to_value(&written)
+    {
+        fields.retain(|name, value| LIVE.contains(&name.as_str()) && !value.is_null());
+        change.insert("checkpoint".into(), fields.into());
+    }
+    let checkpointing = checkpoint.interval_ms.is_some();
+    if resolve_restart(spec.restart_strategy.as_ref(), checkpointing) != *restart {
+        let strategy = match &spec.restart_strategy {
+            Some(strategy) => serde_json::to_value(strategy).unwrap_or_default(),
+            None if checkpointing => json!({ "exponentialDelay": {} }),
+            None => json!({ "none": {} }),
+        };
+        change.insert("restartStrategy".into(), strategy);
+    }
+    (!change.is_empty()).then_some(Value::Object(change))
 }
 
 fn changed_checkpoint(current: &CheckpointConfig, change: &Node) -> Result<CheckpointConfig, Violation> {
@@ -180,6 +220,36 @@ mod tests {
     fn a_strategy_replaces_the_one_before() {
         let (_, restart) = applied(r#"{"restartStrategy": {"fixedDelay": {"attempts": 7}}}"#);
         assert_eq!(restart, config::RestartStrategy::FixedDelay { attempts: 7, delay_ms: 1_000 });
+    }
+
+    #[test]
+    fn a_change_towards_a_spec_ends_where_the_spec_is() {
+        let spec = |text: &str| -> StreamJobSpec {
+            let yaml = format!("{{\"program\": {{\"sql\": \"x\"}}, {text}}}");
+            serde_json::from_str(&yaml).unwrap()
+        };
+        let table = [
+            (r#""checkpoint": {"interval": "2s"}"#, true),
+            (r#""checkpoint": {"interval": "10s", "minPause": "20s", "retained": 5}"#, true),
+            (r#""checkpoint": {"interval": "3s"}, "restartStrategy": {"fixedDelay": {"attempts": 9}}"#, true),
+            (r#""restartStrategy": {"none": {}}"#, false),
+            // Checkpoints are not turned off live, and what else differs is no live matter.
+            (r#""checkpoint": {"retained": 9}, "restartStrategy": {"none": {}}"#, false),
+            (
+                r#""checkpoint": {"interval": "10s", "mode": "ExactlyOnce", "timeout": "60s", "retained": 3}, "restartStrategy": {"none": {}}"#,
+                false,
+            ),
+        ];
+        for (text, changes) in table {
+            let spec = spec(text);
+            let (checkpoint, restart) = running();
+            let change = change_towards(&spec, &checkpoint, &restart);
+            assert_eq!(change.is_some(), changes, "{text}: {change:?}");
+            if let Some(change) = change {
+                let (checkpoint, restart) = apply(&checkpoint, &restart, &change.to_string()).unwrap();
+                assert_eq!(change_towards(&spec, &checkpoint, &restart), None, "{text}: {change}");
+            }
+        }
     }
 
     #[test]
