@@ -52,10 +52,10 @@ impl JobFile {
             .map_err(failed)
     }
 
-    /// Plans this file's job at any parallelism.
-    pub fn planner(self, config: &JobConfig, max_parallelism: u32) -> Planner {
+    /// Plans this file's job at any parallelism and max parallelism.
+    pub fn planner(self, config: &JobConfig) -> Planner {
         let config = config.clone();
-        Arc::new(move |parallelism| {
+        Arc::new(move |parallelism, max_parallelism| {
             let config = JobConfig { parallelism, ..config.clone() };
             self.plan(&config, max_parallelism).map_err(|error| error.to_string())
         })

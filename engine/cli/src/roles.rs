@@ -144,8 +144,16 @@ fn prepare(arguments: &ProcessArguments) -> Result<(JobConfig, ExecutionGraph, P
     let file = JobFile::read(&arguments.job)?;
     let platform = if arguments.on_cluster { Platform::Kubernetes } else { Platform::Local };
     let config = file.configure_on(platform, &arguments.checkpoints)?;
+    if arguments.on_cluster && config.parallelism > arguments.max_parallelism {
+        let reason = format!(
+            "parallelism {} is more than {}, the number of key groups that the job's state was begun with and keeps; lower \
+             spec.parallelism, or begin without state (spec.upgrade.mode: Stateless) and with spec.maxParallelism",
+            config.parallelism, arguments.max_parallelism
+        );
+        return Err(CliError::MaxParallelism { path: file.path, reason });
+    }
     let graph = file.plan(&config, arguments.max_parallelism)?;
-    let planner = file.planner(&config, arguments.max_parallelism);
+    let planner = file.planner(&config);
     Ok((config, graph, planner))
 }
 

@@ -91,6 +91,7 @@ pub enum ToWorker {
         deployment: DeploymentId,
         /// Of the plan that the tasks belong to.
         parallelism: u32,
+        max_parallelism: u32,
         tasks: Vec<(TaskId, TaskRestore)>,
         /// Every task of the deployment and the worker it runs on.
         placement: Vec<(TaskId, WorkerId)>,

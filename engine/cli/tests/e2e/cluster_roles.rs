@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 const EVENTS: u64 = 120_000;
 const RATE: u64 = 20_000;
 const TOKEN: &str = "a-token-of-this-test";
-const MAX_PARALLELISM: &str = "128";
 
 /// Keyed state of many keys, windows, source splits and pending files of two sinks.
 fn job() -> Job {
@@ -47,6 +46,7 @@ struct Revision<'a> {
     directory: String,
     job_id: String,
     number: u64,
+    max_parallelism: &'static str,
     control: String,
     rest: String,
     environment: Vec<(String, String)>,
@@ -60,8 +60,8 @@ impl<'a> Revision<'a> {
         let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let [control, rest] = listeners.each_ref().map(|listener| listener.local_addr().unwrap().to_string());
         let directory = format!("state/ns.{}", job.name());
-        let (job_id, environment) = (job_id.to_owned(), Vec::new());
-        Revision { place, job_file, directory, job_id, number, control, rest, environment }
+        let (job_id, environment, max_parallelism) = (job_id.to_owned(), Vec::new(), "128");
+        Revision { place, job_file, directory, job_id, number, max_parallelism, control, rest, environment }
     }
 
     fn with_environment(mut self, name: &str, value: &str) -> Self {
@@ -72,7 +72,7 @@ impl<'a> Revision<'a> {
     fn launch(&self, role: &str, more: &[&str]) -> Launch {
         let file = self.job_file.display().to_string();
         let mut arguments = vec![role, "--job", &file, "--checkpoints", &self.directory, "--job-id", &self.job_id];
-        arguments.extend(["--max-parallelism", MAX_PARALLELISM, "--on-cluster"]);
+        arguments.extend(["--max-parallelism", self.max_parallelism, "--on-cluster"]);
         arguments.extend(more);
         let launch = Launch::verb(self.place.root(), &arguments)
             .environment("STREAMJOB_TOKEN", TOKEN)
@@ -312,6 +312,18 @@ fn what_cannot_work_is_said_before_anything_that_runs_is_touched() {
     assert_eq!(exit_code(unresolved.coordinator(&[])), 2);
     assert!(unresolved.last_words()["message"].as_str().unwrap().contains("savepointRef"));
 
+    let grown = Revision::new(&place, &endless().parallelism(129), &id('a'), 2);
+    assert_eq!(exit_code(grown.coordinator(&[])), 2);
+    let words = grown.last_words();
+    assert_eq!(words["reason"], "InvalidProgram", "{words}");
+    assert!(words["message"].as_str().unwrap().contains("parallelism 129 is more than 128"), "{words}");
+
+    let other_maximum = Revision::new(&place, &endless().spec("maxParallelism", "256"), &id('a'), 2);
+    assert_eq!(exit_code(other_maximum.coordinator(&[])), 2);
+    let words = other_maximum.last_words();
+    assert_eq!(words["reason"], "IncompatibleState", "{words}");
+    assert!(words["message"].as_str().unwrap().contains("set max parallelism 128"), "{words}");
+
     let still = first.until_checkpoints(&coordinator, 2);
     assert_eq!((&still["state"], &still["restarts"]), (&json!("RUNNING"), &json!(0)), "{still}");
 }
@@ -384,10 +396,13 @@ fn a_job_begins_with_what_another_one_left() {
 
     let heir = job().replace("name: accounts\n", "name: heir\n");
     let heir = heir.spec("restoreFrom", "{ latestRetained: { jobName: accounts } }");
-    let heir = Revision::new(&place, &heir, &id('b'), 1);
+    let mut heir = Revision::new(&place, &heir, &id('b'), 1);
+    // It has none of its own until there is state.
+    heir.max_parallelism = "64";
     let (successor, _successors) = heir.run(2);
     let running = heir.until_running(&successor);
     assert_eq!(running["restored_from_path"], savepoint, "{running}");
+    assert_eq!(running["max_parallelism"], 128, "{running}");
     heir.until(&successor, "the end", |status| status["state"] == "FINISHED");
     results_are_right(&place);
 }

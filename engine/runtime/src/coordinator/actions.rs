@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 pub(super) struct Effects {
     pub storage: Storage,
     pub planner: Planner,
+    pub max_parallelism: u32,
     pub inbox: mpsc::Sender<Input>,
     /// Files of the checkpoint that the job started from, until its own checkpoints refer to them.
     pub imported: BTreeSet<String>,
@@ -106,9 +107,9 @@ impl Effects {
                 Event::SavepointDeleted { location, result }
             }),
             Action::Plan { parallelism } => {
-                let planner = self.planner.clone();
+                let (planner, most) = (self.planner.clone(), self.max_parallelism);
                 self.spawn(async move {
-                    let planned = tokio::task::spawn_blocking(move || planner(parallelism)).await;
+                    let planned = tokio::task::spawn_blocking(move || planner(parallelism, most)).await;
                     let result = planned.unwrap_or_else(|error| Err(error.to_string()));
                     Event::Planned { parallelism, result: result.map(|graph| Box::new(graph.plan)) }
                 });

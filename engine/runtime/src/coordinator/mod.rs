@@ -29,6 +29,7 @@ use streamjob_protocol::coordinator::{
     Action, Coordinator, CoordinatorConfig, Event, ExitReason, ExternalRestore, Report, Request,
 };
 use streamjob_protocol::ids::WorkerId;
+use streamjob_protocol::plan::JobPlan;
 use tokio::sync::{mpsc, oneshot};
 use workers::Registration;
 
@@ -46,7 +47,7 @@ const DELETIONS: Duration = Duration::from_secs(10);
 pub struct CoordinatorOptions {
     pub config: JobConfig,
     pub graph: ExecutionGraph,
-    /// Plans the job at another parallelism.
+    /// Plans the job at another parallelism or max parallelism.
     pub planner: Planner,
     pub job_id: String,
     /// Of the job's definition; a claim with an older one than the newest is refused.
@@ -92,6 +93,7 @@ pub fn run(options: CoordinatorOptions) -> Result<ExitReason, RuntimeError> {
 
 fn machine_config(
     options: &CoordinatorOptions,
+    plan: JobPlan,
     claimant: &str,
     external_restore: Option<ExternalRestore>,
 ) -> CoordinatorConfig {
@@ -101,7 +103,7 @@ fn machine_config(
         checkpoint: options.config.checkpoint.clone(),
         restart: options.config.restart.clone(),
         failover: options.config.failover,
-        plan: options.graph.plan.clone(),
+        plan,
         revision: options.revision,
         claimant: claimant.to_owned(),
         parallelism: options.config.parallelism,
@@ -118,7 +120,8 @@ async fn serve(options: Arc<CoordinatorOptions>) -> Result<ExitReason, RuntimeEr
     // 53 bits: what reads it as JSON may not know whole numbers beyond.
     let incarnation = uuid::Uuid::new_v4().as_u64_pair().0 >> 11;
     let changes = Changes::new();
-    let machine = Coordinator::new(machine_config(&options, &claimant, None), incarnation);
+    let plan = options.graph.plan.clone();
+    let machine = Coordinator::new(machine_config(&options, plan, &claimant, None), incarnation);
     let mut process = Process::new(options.clone(), machine, changes.clone(), incarnation);
     workers::listen(options.control_addr, inbox.clone(), &options, incarnation).await?;
     let unread = http::Unread::default();
@@ -130,14 +133,16 @@ async fn serve(options: Arc<CoordinatorOptions>) -> Result<ExitReason, RuntimeEr
         },
         None => {
             let (external, imported) = actions::external_restore(&options.config, &storage).await?;
-            Activated { external, imported }
+            Activated { plan: Arc::new(options.graph.plan.clone()), external, imported }
         }
     };
-    let machine = Coordinator::new(machine_config(&options, &claimant, activated.external), incarnation);
+    let (plan, max_parallelism) = (JobPlan::clone(&activated.plan), activated.plan.max_parallelism);
+    let machine = Coordinator::new(machine_config(&options, plan, &claimant, activated.external), incarnation);
     let pending = process.begin(machine);
     let effects = Effects {
         storage,
         planner: options.planner.clone(),
+        max_parallelism,
         inbox,
         imported: activated.imported,
         listing: Default::default(),

@@ -108,6 +108,7 @@ impl Process {
 
     /// From here on the machine decides.
     pub fn begin(&mut self, machine: Coordinator) -> Vec<Event> {
+        self.workers.set_max_parallelism(machine.plan().max_parallelism);
         self.machine = machine;
         self.on_standby = false;
         self.unavailable = None;

@@ -7,13 +7,14 @@ use super::process::{OnCluster, Process};
 use super::{Input, actions, retained};
 use crate::error::RuntimeError;
 use crate::storage::{Storage, describe};
+use crate::task::Planner;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use streamjob_api::config::JobConfig;
-use streamjob_protocol::assign::assign_state;
+use streamjob_protocol::assign::{assign_state, effective_max_parallelism};
 use streamjob_protocol::coordinator::{AppendOutcome, ExitReason, ExternalRestore, StoreError};
 use streamjob_protocol::ids::CheckpointId;
 use streamjob_protocol::journal::{EndState, FIRST_SEQ, JournalEntry, JournalState};
@@ -32,6 +33,8 @@ const ATTEMPTS: u32 = 4;
 
 /// The job may be claimed.
 pub(super) struct Activated {
+    /// With the max parallelism that the state has, if there is any.
+    pub plan: Arc<JobPlan>,
     pub external: Option<ExternalRestore>,
     pub imported: BTreeSet<String>,
 }
@@ -40,9 +43,9 @@ pub(super) struct Activated {
 #[derive(Debug)]
 enum Finding {
     /// The newest claim is of this revision: this process replaces one that ran the job.
-    Ours,
+    Ours(Arc<JobPlan>),
     /// The job could go on from this restore point, or begin.
-    Fits(Option<(CheckpointId, String)>),
+    Fits(Option<(CheckpointId, String)>, Arc<JobPlan>),
     Refused(ExitReason),
     Unavailable(String),
 }
@@ -51,11 +54,34 @@ enum Finding {
 #[derive(Clone)]
 struct Job {
     config: Arc<JobConfig>,
+    /// As the state that was looked at last wants it.
     plan: Arc<JobPlan>,
+    planner: Planner,
+    /// Of a job without state.
+    max_parallelism: u32,
     storage: Storage,
     job_id: String,
     revision: u64,
     claimant: String,
+}
+
+impl Job {
+    /// Max parallelism is that of the state, if there is some; the job file may name it, but not another one.
+    async fn plan_for(&self, stored: Option<u32>) -> Result<Arc<JobPlan>, String> {
+        let max_parallelism =
+            effective_max_parallelism(stored, self.config.explicit_max_parallelism, self.max_parallelism)
+                .map_err(|error| error.to_string())?;
+        if self.plan.max_parallelism == max_parallelism {
+            return Ok(self.plan.clone());
+        }
+        let (planner, parallelism) = (self.planner.clone(), self.config.parallelism);
+        let planned = tokio::task::spawn_blocking(move || planner(parallelism, max_parallelism)).await;
+        let graph = planned.unwrap_or_else(|error| Err(error.to_string()));
+        graph.map(|graph| Arc::new(graph.plan)).map_err(|reason| match stored {
+            Some(stored) => format!("with max parallelism {stored}, which is that of its state: {reason}"),
+            None => reason,
+        })
+    }
 }
 
 type Step = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -80,7 +106,9 @@ pub(super) async fn hold(
     inputs: &mut mpsc::Receiver<Input>,
 ) -> Result<Result<Activated, ExitReason>, RuntimeError> {
     let options = process.options.clone();
-    let job = Job {
+    let mut job = Job {
+        planner: options.planner.clone(),
+        max_parallelism: options.graph.plan.max_parallelism,
         config: Arc::new(options.config.clone()),
         plan: Arc::new(options.graph.plan.clone()),
         storage: storage.clone(),
@@ -99,15 +127,18 @@ pub(super) async fn hold(
                     Done::Prepared(Ok(activated)) => return Ok(Ok(activated)),
                     Done::Prepared(Err(Refused::Exit(reason))) => return Ok(Err(reason)),
                     Done::Prepared(Err(Refused::Error(error))) => return Err(error),
-                    Done::Looked(Finding::Ours) => {
+                    Done::Looked(Finding::Ours(plan)) => {
+                        job.plan = plan;
                         tracing::info!(revision = job.revision, "this revision has the newest claim: taking the job over");
                         step = prepare(job.clone(), None);
                     }
                     Done::Looked(Finding::Refused(reason)) => return Ok(Err(reason)),
-                    Done::Looked(Finding::Fits(_)) if asked => {
+                    Done::Looked(Finding::Fits(_, plan)) if asked => {
+                        job.plan = plan;
                         step = prepare(job.clone(), cluster.replaces.clone());
                     }
-                    Done::Looked(Finding::Fits(restore_point)) => {
+                    Done::Looked(Finding::Fits(restore_point, plan)) => {
+                        job.plan = plan;
                         if !process.standby.checked {
                             let from = restore_point.as_ref().map(|(_, path)| path.as_str());
                             tracing::info!(revision = job.revision, from, "standby: the job can be taken over");
@@ -170,7 +201,7 @@ fn prepare(job: Job, replaces: Option<String>) -> Step {
         }
         let external = actions::external_restore(&job.config, &job.storage).await;
         Done::Prepared(match external {
-            Ok((external, imported)) => Ok(Activated { external, imported }),
+            Ok((external, imported)) => Ok(Activated { plan: job.plan, external, imported }),
             Err(error) => Err(Refused::Error(error)),
         })
     })
@@ -195,20 +226,35 @@ async fn examine(job: &Job, compared: Option<CheckpointId>) -> Finding {
                 return Finding::Refused(ExitReason::Fenced { by });
             }
             if journal.revision == job.revision {
-                return Finding::Ours;
+                // What cannot be read, or does not fit, the machine finds out too, which then knows what that means.
+                let manifest = match restore_point(job, &journal, None).await {
+                    Ok(Found::Manifest(manifest, _)) => Some(manifest.max_parallelism),
+                    _ => None,
+                };
+                return Finding::Ours(job.plan_for(manifest).await.unwrap_or_else(|_| job.plan.clone()));
             }
         }
         if let Some(reason) = nothing_to_continue(&journal) {
             return Finding::Refused(ExitReason::Unrecoverable { reason });
         }
         match restore_point(job, &journal, compared).await {
-            Ok(Found::Same(restore_point)) => return Finding::Fits(Some(restore_point)),
-            Ok(Found::Nothing) => return Finding::Fits(None),
+            Ok(Found::Same(restore_point)) => return Finding::Fits(Some(restore_point), job.plan.clone()),
+            Ok(Found::Nothing) => {
+                return match job.plan_for(None).await {
+                    Ok(plan) => Finding::Fits(None, plan),
+                    Err(reason) => Finding::Refused(ExitReason::Incompatible { reason }),
+                };
+            }
             Ok(Found::Manifest(manifest, path)) => {
-                let allowed = job.config.allow_non_restored_state;
-                return match assign_state(Some(&manifest), &job.plan, allowed) {
-                    Ok(_) => Finding::Fits(Some((manifest.checkpoint, path))),
-                    Err(error) => Finding::Refused(ExitReason::Incompatible { reason: error.to_string() }),
+                let fits = match job.plan_for(Some(manifest.max_parallelism)).await {
+                    Ok(plan) => assign_state(Some(&manifest), &plan, job.config.allow_non_restored_state)
+                        .map(|_| plan)
+                        .map_err(|error| error.to_string()),
+                    Err(reason) => Err(reason),
+                };
+                return match fits {
+                    Ok(plan) => Finding::Fits(Some((manifest.checkpoint, path)), plan),
+                    Err(reason) => Finding::Refused(ExitReason::Incompatible { reason }),
                 };
             }
             Err(StoreError::Unavailable(reason)) => return Finding::Unavailable(reason),
@@ -281,6 +327,9 @@ async fn restore_point(job: &Job, journal: &JournalState, compared: Option<Check
 
 /// Claims the job that this one replaces, so that a coordinator of it that is still somewhere can complete nothing more.
 async fn fence(job: &Job, other: &str) -> Result<(), Refused> {
+    if other == job.job_id {
+        return Ok(());
+    }
     let storage = Storage::open(&job.config.storage, other).map_err(Refused::Error)?;
     let unavailable = |reason: String| {
         let location = storage.location().to_owned();

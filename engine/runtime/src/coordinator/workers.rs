@@ -158,7 +158,10 @@ struct Worker {
 /// The registered workers.
 pub(crate) struct Workers {
     job_id: String,
+    /// As every process of the job planned it when it started.
     plan: JobPlan,
+    /// With which tasks are deployed.
+    max_parallelism: u32,
     next: u64,
     connected: BTreeMap<WorkerId, Worker>,
     reports: HashMap<TaskId, TaskReport>,
@@ -167,7 +170,13 @@ pub(crate) struct Workers {
 
 impl Workers {
     pub fn new(job_id: String, plan: JobPlan) -> Workers {
-        Workers { job_id, plan, next: 1, connected: BTreeMap::new(), reports: HashMap::new(), loads: HashMap::new() }
+        let max_parallelism = plan.max_parallelism;
+        let (connected, reports, loads) = (BTreeMap::new(), HashMap::new(), HashMap::new());
+        Workers { job_id, plan, max_parallelism, next: 1, connected, reports, loads }
+    }
+
+    pub fn set_max_parallelism(&mut self, max_parallelism: u32) {
+        self.max_parallelism = max_parallelism;
     }
 
     pub fn register(
@@ -296,7 +305,9 @@ impl Workers {
                 }
                 for (worker, tasks) in by_worker {
                     let (placement, peers) = (placement.clone(), peers.clone());
-                    let message = ToWorker::Deploy { deployment, parallelism, tasks, placement, peers };
+                    let max_parallelism = self.max_parallelism;
+                    let message =
+                        ToWorker::Deploy { deployment, parallelism, max_parallelism, tasks, placement, peers };
                     self.send(worker, message, lost);
                 }
             }

@@ -36,8 +36,8 @@ use watermarks::{Told, WatermarkValve};
 /// Cuts that may wait for the upload lane; more means storage is slower than checkpoints come.
 const PENDING_UPLOADS: usize = 4;
 
-/// Plans the job at a parallelism; the reason if that is not possible.
-pub type Planner = Arc<dyn Fn(u32) -> Result<ExecutionGraph, String> + Send + Sync>;
+/// Plans the job at a parallelism and a max parallelism; the reason if that is not possible.
+pub type Planner = Arc<dyn Fn(u32, u32) -> Result<ExecutionGraph, String> + Send + Sync>;
 
 /// What is the same for all tasks of a job.
 #[derive(Debug, Clone)]

@@ -35,17 +35,25 @@ struct Table {
     metrics: BTreeMap<TaskId, Arc<TaskMetrics>>,
 }
 
-/// The job at one parallelism.
+/// What a plan depends on beside the job file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scale {
+    pub parallelism: u32,
+    pub max_parallelism: u32,
+}
+
+/// The job at one scale.
 #[derive(Clone)]
 pub struct Planned {
-    parallelism: u32,
+    scale: Scale,
     graph: Arc<ExecutionGraph>,
     channels: Arc<Vec<Channel>>,
 }
 
 impl Planned {
     pub fn new(parallelism: u32, graph: ExecutionGraph) -> Planned {
-        Planned { parallelism, channels: Arc::new(graph.plan.channels()), graph: Arc::new(graph) }
+        let scale = Scale { parallelism, max_parallelism: graph.plan.max_parallelism };
+        Planned { scale, channels: Arc::new(graph.plan.channels()), graph: Arc::new(graph) }
     }
 }
 
@@ -71,10 +79,10 @@ impl Tasks {
     }
 
     /// Every process plans for itself, from the same job file: graphs hold code and cannot be sent.
-    fn planned(&self, parallelism: u32) -> Result<Planned, String> {
+    fn planned(&self, scale: Scale) -> Result<Planned, String> {
         let mut planned = self.planned.lock();
-        if planned.parallelism != parallelism {
-            *planned = Planned::new(parallelism, (self.planner)(parallelism)?);
+        if planned.scale != scale {
+            *planned = Planned::new(scale.parallelism, (self.planner)(scale.parallelism, scale.max_parallelism)?);
         }
         Ok(planned.clone())
     }
@@ -163,15 +171,18 @@ impl Tasks {
     pub fn deploy(
         self: &Arc<Self>,
         deployment: DeploymentId,
-        parallelism: u32,
+        scale: Scale,
         tasks: Vec<(TaskId, TaskRestore)>,
         placement: &[(TaskId, WorkerId)],
         peers: &BTreeMap<u64, SocketAddr>,
     ) {
-        let planned = match self.planned(parallelism) {
+        let planned = match self.planned(scale) {
             Ok(planned) => planned,
             Err(reason) => {
-                let reason = format!("the job cannot be planned at parallelism {parallelism}: {reason}");
+                let Scale { parallelism, max_parallelism } = scale;
+                let reason = format!(
+                    "the job cannot be planned at parallelism {parallelism} of at most {max_parallelism}: {reason}"
+                );
                 self.refuse(deployment, tasks.into_iter().map(|(task, _)| task).collect(), &reason);
                 return;
             }

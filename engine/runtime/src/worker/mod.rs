@@ -16,7 +16,7 @@ use crate::metrics::task_reports;
 use crate::storage::Storage;
 use crate::task::{JobSettings, Planner};
 use crate::wire::{self, FromWorker, ToWorker};
-use deploy::{Planned, Tasks};
+use deploy::{Planned, Scale, Tasks};
 use search::Search;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub struct WorkerOptions {
     pub rest_addr: Option<SocketAddr>,
     pub slots: u32,
     pub graph: ExecutionGraph,
-    /// Plans the job at another parallelism.
+    /// Plans the job at another parallelism or max parallelism.
     pub planner: Planner,
     pub config: JobConfig,
     pub job_id: String,
@@ -196,9 +196,10 @@ async fn read_loop(reader: &mut tokio::net::tcp::OwnedReadHalf, tasks: &Arc<Task
             ToWorker::Heartbeat | ToWorker::Registered { .. } => {}
             ToWorker::Refused { reason } => return SessionEnd::Lost(reason),
             ToWorker::Shutdown { reason } => return SessionEnd::Shutdown(reason),
-            ToWorker::Deploy { deployment, parallelism, tasks: deployed, placement, peers } => {
+            ToWorker::Deploy { deployment, parallelism, max_parallelism, tasks: deployed, placement, peers } => {
+                let scale = Scale { parallelism, max_parallelism };
                 // Planning takes a while, and no other message of the coordinator may overtake this one.
-                tokio::task::block_in_place(|| tasks.deploy(deployment, parallelism, deployed, &placement, &peers));
+                tokio::task::block_in_place(|| tasks.deploy(deployment, scale, deployed, &placement, &peers));
             }
             ToWorker::Cancel { deployment, tasks: cancelled } => {
                 for task in cancelled {

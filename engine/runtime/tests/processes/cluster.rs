@@ -80,7 +80,7 @@ impl Cluster {
 
     fn with_workers(config: JobConfig, graph: JobGraph, workers: u32) -> Cluster {
         let graph = graph.into_execution(MAX_PARALLELISM).unwrap();
-        let planner: Planner = Arc::new(|_| Err("this job has one parallelism".into()));
+        let planner: Planner = Arc::new(|_, _| Err("this job has one parallelism".into()));
         let (control_addr, rest_addr) = (free_address(), free_address());
         let job_id = JOB.to_owned();
         let workers = (0..workers)
