@@ -13,7 +13,7 @@ mod places;
 
 use crate::error::RuntimeError;
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use places::{Place, Places};
@@ -30,6 +30,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 const JOURNAL_MAGIC: &str = "streamjob-journal-1";
 const MANIFEST_MAGIC: &str = "streamjob-checkpoint-1";
+/// Entries of the journal that are read at a time.
+const ENTRIES_AT_ONCE: usize = 16;
 /// From here on a file is written past the page cache, where there is one.
 const LARGE_FILE: usize = 1 << 20;
 /// Bytes a second that a disk takes at least.
@@ -298,8 +300,11 @@ impl Storage {
             self.list("journal").await?.iter().filter_map(|(path, _)| path.rsplit('/').next()?.parse().ok()).collect();
         sequence.sort_unstable();
         let mut entries = Vec::new();
-        for seq in sequence.into_iter().rev() {
-            let bytes = self.get(&journal_path(seq)).await?;
+        // Newest first, several at a time: a coordinator that takes over waits for all of them.
+        let read = async |seq: u64| self.get(&journal_path(seq)).await.map(|bytes| (seq, bytes));
+        let found = futures::stream::iter(sequence.into_iter().rev()).map(read).buffered(ENTRIES_AT_ONCE);
+        let mut found = std::pin::pin!(found);
+        while let Some((seq, bytes)) = found.try_next().await? {
             let entry: JournalEntry = decode_sealed(JOURNAL_MAGIC, &bytes)
                 .map_err(|reason| StoreError::Damaged(format!("journal entry {seq}: {reason}")))?;
             let compacted = matches!(entry, JournalEntry::Compacted { .. });

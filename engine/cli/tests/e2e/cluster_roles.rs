@@ -205,8 +205,13 @@ fn one_revision_takes_over_from_another_with_a_savepoint_and_every_row_is_writte
     assert!(refused.to_string().contains("standby"), "{refused}");
     assert!(!place.path(".streamjob").exists() && files_below(&place.path("state/ns.accounts")).is_empty());
     let workers = first.workers(2);
-    first.until_ready(&coordinator);
+    let known = first.until_ready(&coordinator)["version"].as_u64().unwrap();
+    // Who watches is answered when something changes, and not before.
+    let (watched, rest) = (format!("/v1/status?after={known}&wait=30000"), first.rest.clone());
+    let watching = std::thread::spawn(move || request(&rest, "GET", &watched, None, ""));
     assert_eq!(first.activate(), (202, json!({ "state": "STANDBY" })));
+    let (code, seen) = watching.join().unwrap();
+    assert!(code == 200 && seen["version"].as_u64() > Some(known), "{seen}");
     let status = first.until_checkpoints(&coordinator, 2);
     assert_eq!(first.activate(), (200, json!({ "state": "RUNNING" })));
     assert_eq!(status["guarantee"], "exactly-once");
