@@ -6,7 +6,17 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod api;
+pub mod controller;
 pub mod diagnosis;
+pub mod engine;
+pub mod error;
+pub mod health;
+pub mod key;
+pub mod kubernetes;
+pub mod leader;
+pub mod metrics;
+pub mod options;
 pub mod plan;
+pub mod program;
 pub mod resources;
 pub mod settings;

@@ -55,6 +55,23 @@ pub enum Child {
     Pod(Box<Pod>),
 }
 
+impl Child {
+    pub fn kind(&self) -> ChildKind {
+        match self {
+            Child::ControllerRevision(_) => ChildKind::ControllerRevision,
+            Child::ConfigMap(_) => ChildKind::ConfigMap,
+            Child::Secret(_) => ChildKind::Secret,
+            Child::ServiceAccount(_) => ChildKind::ServiceAccount,
+            Child::Service(_) => ChildKind::Service,
+            Child::Deployment(_) => ChildKind::Deployment,
+            Child::StatefulSet(_) => ChildKind::StatefulSet,
+            Child::PodDisruptionBudget(_) => ChildKind::PodDisruptionBudget,
+            Child::PersistentVolumeClaim(_) => ChildKind::PersistentVolumeClaim,
+            Child::Pod(_) => ChildKind::Pod,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum ChildKind {
     ControllerRevision,

@@ -1,0 +1,102 @@
+//! Serves what Kubernetes and Prometheus ask the operator: whether it lives, whether it is ready, and its metrics. A replica
+//! that stands by is ready; and an API server that is away makes nobody unready, since restarting would not bring it back.
+
+use crate::error::Error;
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+/// What the answers are made of.
+pub trait Answers: Send + Sync + 'static {
+    /// Why it is not ready, if it is not.
+    fn unready(&self) -> Option<&'static str>;
+    fn metrics(&self) -> Result<String, String>;
+}
+
+/// `/livez` and `/readyz`.
+pub fn health(answers: Arc<impl Answers>) -> Router {
+    let ready = move || {
+        let answers = answers.clone();
+        async move {
+            match answers.unready() {
+                None => (StatusCode::OK, "ok"),
+                Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
+            }
+        }
+    };
+    Router::new().route("/livez", get(|| async { "ok" })).route("/readyz", get(ready))
+}
+
+/// `/metrics`.
+pub fn metrics(answers: Arc<impl Answers>) -> Router {
+    let scrape = move || {
+        let answers = answers.clone();
+        async move {
+            let kind = [("Content-Type", "text/plain; version=0.0.4; charset=utf-8")];
+            match answers.metrics() {
+                Ok(text) => (StatusCode::OK, kind, text),
+                Err(reason) => (StatusCode::INTERNAL_SERVER_ERROR, kind, reason),
+            }
+        }
+    };
+    Router::new().route("/metrics", get(scrape))
+}
+
+/// Serves until `end`.
+///
+/// # Errors
+/// The address cannot be listened on.
+pub async fn serve(
+    address: SocketAddr,
+    router: Router,
+    end: impl Future<Output = ()> + Send + 'static,
+) -> Result<SocketAddr, Error> {
+    let failed = |error: std::io::Error| Error::Setup(format!("cannot listen on {address}: {error}"));
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(end).await {
+            tracing::error!(address = %bound, error = %error, "no longer served");
+        }
+    });
+    Ok(bound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(Option<&'static str>, Result<String, String>);
+
+    impl Answers for Fixed {
+        fn unready(&self) -> Option<&'static str> {
+            self.0
+        }
+
+        fn metrics(&self) -> Result<String, String> {
+            self.1.clone()
+        }
+    }
+
+    async fn ask(answers: Fixed, path: &str) -> (u16, String) {
+        let answers = Arc::new(answers);
+        let router = health(answers.clone()).merge(metrics(answers));
+        let address = serve("127.0.0.1:0".parse().unwrap(), router, std::future::pending()).await.unwrap();
+        let answer = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn answers() {
+        let (syncing, fine) = (Some("not synced"), Ok("m 1".to_owned()));
+        assert_eq!(ask(Fixed(syncing, fine.clone()), "/livez").await, (200, "ok".into()));
+        assert_eq!(ask(Fixed(syncing, fine.clone()), "/readyz").await, (503, "not synced".into()));
+        assert_eq!(ask(Fixed(None, fine.clone()), "/readyz").await, (200, "ok".into()));
+        assert_eq!(ask(Fixed(None, fine), "/metrics").await, (200, "m 1".into()));
+        assert_eq!(ask(Fixed(None, Err("no".into())), "/metrics").await, (500, "no".into()));
+    }
+}
