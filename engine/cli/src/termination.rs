@@ -70,7 +70,8 @@ fn line(reason: Reason, message: &str) -> String {
         if line.len() < LONGEST || length == 0 {
             return line;
         }
-        length = length.saturating_sub(line.len() - LONGEST + 1);
+        // One byte of the message takes six at most.
+        length = length.saturating_sub((line.len() - LONGEST) / 6 + 1);
     }
 }
 

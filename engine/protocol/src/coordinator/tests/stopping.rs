@@ -62,6 +62,12 @@ fn r48_stop_commits_once_its_entry_stands_and_ends_the_job() {
     world.start();
     assert!(matches!(world.exit, Some(ExitReason::Ended { state: EndState::Finished, .. })));
     assert!(world.deployments().is_empty());
+    assert_eq!(
+        (world.job_state(), completed(&world, "stop")),
+        (JobState::Finished, directory.clone()),
+        "it is told again"
+    );
+    assert_eq!(world.machine.newest_restore_point(), Some((id, Some(directory.clone()))));
     world.replace(successor(2));
     world.start();
     let (.., restore) = &world.deployed[&task(1, 1)];
