@@ -27,7 +27,8 @@ pub fn check(node: &Node, schema: &Value, path: &str) -> Result<(), ApiError> {
     }
     if schema.get("x-kubernetes-int-or-string").is_some() {
         return match &node.content {
-            Content::Text(_) | Content::Integer(_) => Ok(()),
+            Content::Text(text) => check_text(node, text, schema, path),
+            Content::Integer(_) => Ok(()),
             _ => Err(mismatch(node, schema, path)),
         };
     }

@@ -1,14 +1,20 @@
 //! The job file's JSON schema: what the check walks and what the reference page is generated from.
 
 use crate::spec::StreamJob;
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-/// The schema of a whole job file, self-contained (no `$ref`) and without `null`: a field that is null counts as absent,
-/// as in Kubernetes.
+/// The schema of a whole job file.
 pub fn stream_job() -> Value {
+    of::<StreamJob>()
+}
+
+/// The schema of a type, self-contained (no `$ref`) and without `null`: a field that is null counts as absent, as in
+/// Kubernetes.
+pub fn of<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let mut schema = settings.into_generator().into_root_schema_for::<StreamJob>().to_value();
+    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
     without_null(&mut schema);
     // Another crate of the build may make maps keep their insertion order.
     schema.sort_all_objects();

@@ -2,9 +2,11 @@
 //!
 //! Doc comments become the schema's descriptions and the reference page. "Exactly one of" is a struct of options with a
 //! rule, never a tagged enum, because a Kubernetes schema cannot evolve the latter. Cross-field rules that hold
-//! everywhere are in [`crate::validate`]; each has its CEL twin here where a schema can express it.
+//! everywhere are in [`crate::validate`]; each has its CEL twin here. Rules of Kubernetes alone are the operator's.
 
-use crate::text::{Decimal, Duration, ENDPOINT_PATTERN, NAME_PATTERN, VARIABLE_PATTERN};
+use crate::text::{
+    Decimal, Duration, ENDPOINT_PATTERN, NAME_PATTERN, QUANTITY_PATTERN, VARIABLE_PATTERN, millis_in_cel,
+};
 use schemars::{JsonSchema, json_schema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -64,7 +66,7 @@ pub struct StreamJobSpec {
     pub program: Program,
     /// Values for `${NAME}` in the SQL text, and the environment of a command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 200))]
+    #[schemars(length(max = 200), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
     /// Subtasks of each operator.
     #[serde(default = "default::one")]
@@ -88,6 +90,9 @@ pub struct StreamJobSpec {
     pub storage: Option<Storage>,
     /// What holds keyed state while the job runs. RocksDB is not available yet.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-validations" = [
+        { "rule": "self != 'RocksDB'", "message": "RocksDB is not available yet; use HashMap" },
+    ]))]
     pub state_backend: StateBackend,
     /// What to do when the job fails: exactly one of none, fixedDelay, failureRate and exponentialDelay. By default
     /// exponentialDelay with checkpoints, none without.
@@ -111,7 +116,7 @@ pub struct StreamJobSpec {
     pub image_pull_policy: Option<ImagePullPolicy>,
     /// Secrets with the registry's credentials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub image_pull_secrets: Vec<LocalReference>,
     /// The process that coordinates checkpoints and recovery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,7 +144,9 @@ pub struct StreamJobSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
     { "rule": "has(self.sql) != has(self.command)", "message": "exactly one of sql and command" },
-    { "rule": "!has(self.args) || has(self.command)", "message": "args needs command" },
+    { "rule": "!has(self.args) || has(self.command)", "message": "args needs command", "fieldPath": ".args" },
+    { "rule": "!has(self.sql) || self.sql.trim() != ''", "message": "sql is blank", "fieldPath": ".sql" },
+    { "rule": "!has(self.command)", "message": "programs in Rust are not available yet; use sql", "fieldPath": ".command" },
 ]))]
 pub struct Program {
     /// Flink SQL: CREATE TABLE, CREATE TEMPORARY VIEW, INSERT INTO and EXECUTE STATEMENT SET. `${NAME}` is replaced by
@@ -235,9 +242,11 @@ pub struct Coordinator {
 pub struct Resources {
     /// What is reserved.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
     pub requests: BTreeMap<String, Quantity>,
     /// What is never exceeded.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
     pub limits: BTreeMap<String, Quantity>,
 }
 
@@ -256,13 +265,21 @@ impl JsonSchema for Quantity {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        json_schema!({ "x-kubernetes-int-or-string": true })
+        json_schema!({ "x-kubernetes-int-or-string": true, "pattern": QUANTITY_PATTERN, "maxLength": 32 })
     }
 }
 
 /// Periodic snapshots of the job's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    { "rule": format!("!has(self.interval) || {} >= 10.0", millis_in_cel("self.interval")),
+      "message": "interval must be at least 10ms", "fieldPath": ".interval" },
+    { "rule": format!("{} >= 10.0", millis_in_cel("self.timeout")),
+      "message": "timeout must be at least 10ms", "fieldPath": ".timeout" },
+    { "rule": format!("{} <= 31536000000.0", millis_in_cel("self.minPause")),
+      "message": "minPause must be at most 365d", "fieldPath": ".minPause" },
+]))]
 pub struct Checkpoint {
     /// From the start of one checkpoint to the next, at least 10ms; raised to minPause if that is longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -328,8 +345,10 @@ pub enum Retention {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
-    { "rule": "[has(self.directory), has(self.persistentVolumeClaim), has(self.s3)].filter(x, x).size() <= 1",
-      "message": "at most one of directory, persistentVolumeClaim and s3" },
+    { "rule": "[has(self.directory), has(self.persistentVolumeClaim), has(self.s3)].filter(x, x).size() == 1 || has(self.savepointDir) && !has(self.directory) && !has(self.persistentVolumeClaim) && !has(self.s3)",
+      "message": "exactly one of directory, persistentVolumeClaim and s3" },
+    { "rule": format!("!has(self.savepointDir) || {}", location_in_cel("self.savepointDir")),
+      "message": "savepointDir must be a directory or s3://bucket/prefix", "fieldPath": ".savepointDir" },
 ]))]
 pub struct Storage {
     /// A directory that every process of the job sees. For local mode.
@@ -447,6 +466,10 @@ pub struct FixedDelay {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    { "rule": format!("{} >= 1.0", millis_in_cel("self.interval")),
+      "message": "interval must be at least 1ms", "fieldPath": ".interval" },
+]))]
 pub struct FailureRate {
     /// Failures within the interval that are survived.
     #[serde(default = "default::one")]
@@ -462,6 +485,18 @@ pub struct FailureRate {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    { "rule": format!("{} >= 1.0", millis_in_cel("self.initialBackoff")),
+      "message": "initialBackoff must be at least 1ms", "fieldPath": ".initialBackoff" },
+    { "rule": format!("{} > {}", millis_in_cel("self.maxBackoff"), millis_in_cel("self.initialBackoff")),
+      "message": "maxBackoff must be longer than initialBackoff; or use fixedDelay", "fieldPath": ".maxBackoff" },
+    { "rule": "double(self.backoffMultiplier) > 1.0",
+      "message": "backoffMultiplier must be greater than 1", "fieldPath": ".backoffMultiplier" },
+    { "rule": "double(self.jitterFactor) <= 1.0",
+      "message": "jitterFactor must be from 0 to 1", "fieldPath": ".jitterFactor" },
+    { "rule": format!("{} >= 1.0", millis_in_cel("self.resetBackoffThreshold")),
+      "message": "resetBackoffThreshold must be at least 1ms", "fieldPath": ".resetBackoffThreshold" },
+]))]
 pub struct ExponentialDelay {
     /// The first delay, at least 1ms.
     #[serde(default = "default::one_second")]
@@ -494,6 +529,12 @@ pub enum Failover {
 /// How processes notice each other's death.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    { "rule": format!("{} >= 10.0", millis_in_cel("self.interval")),
+      "message": "interval must be at least 10ms", "fieldPath": ".interval" },
+    { "rule": format!("{} > {}", millis_in_cel("self.timeout"), millis_in_cel("self.interval")),
+      "message": "timeout must be longer than interval", "fieldPath": ".timeout" },
+]))]
 pub struct Heartbeat {
     /// Between two signs of life, at least 10ms.
     #[serde(default = "default::heartbeat_interval")]
@@ -509,6 +550,8 @@ pub struct Heartbeat {
 #[schemars(extend("x-kubernetes-validations" = [
     { "rule": "[has(self.path), has(self.savepointRef), has(self.latestRetained)].filter(x, x).size() == 1",
       "message": "exactly one of path, savepointRef and latestRetained" },
+    { "rule": format!("!has(self.path) || {}", location_in_cel("self.path")),
+      "message": "path must be a directory or s3://bucket/prefix", "fieldPath": ".path" },
 ]))]
 pub struct RestoreFrom {
     /// Directory of a checkpoint or savepoint, or its `_metadata` file; also `s3://bucket/...`.
@@ -707,6 +750,11 @@ impl Default for ExponentialDelay {
             attempts_before_reset_backoff: default::unlimited(),
         }
     }
+}
+
+/// A CEL expression that says whether a string is a path or an address that storage understands.
+pub fn location_in_cel(text: &str) -> String {
+    format!("{text}.trim() != '' && (!{text}.contains('://') || {text}.matches('^(file:///|s3://[^/])'))")
 }
 
 /// Flink's defaults, except for heartbeats: without a garbage collector nothing pauses for long, so death is noticed
