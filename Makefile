@@ -7,7 +7,7 @@ export STREAMJOB_ENGINE := $(TARGET_DIR)/debug/streamjob-engine
 
 .PHONY: help
 help: ## Lists the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | column -t -s '|'
 
 .PHONY: quickstart
 quickstart: tools build ## Builds the engine, runs a job, kills one of its workers, checks the result

@@ -4,5 +4,24 @@
 //! Nothing here asserts how long something takes; what is measured is printed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+/// The same story on each kind of storage.
+macro_rules! on_each_storage {
+    ($($story:ident),* $(,)?) => {
+        mod on_claim {
+            $(#[tokio::test] async fn $story() { super::$story($crate::harness::Storage::Claim).await })*
+        }
+        mod on_s3 {
+            $(#[tokio::test] async fn $story() { super::$story($crate::harness::Storage::S3).await })*
+        }
+    };
+}
+
+mod deletion;
+mod diagnosis;
+mod failures;
 mod harness;
 mod lifecycle;
+mod rejected;
+mod restoring;
+mod savepoints;
+mod upgrades;

@@ -6,7 +6,7 @@ use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub struct Job<'a> {
     pub story: &'a Story,
@@ -87,6 +87,45 @@ impl<'a> Job<'a> {
             .patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch))
             .await
             .unwrap_or_else(|error| panic!("editing {}: {error}", self.name));
+    }
+
+    /// Stops the job with a savepoint and waits until it has.
+    pub async fn suspend(&self) -> Value {
+        self.edit(json!({"state": "Suspended"})).await;
+        self.until("it is suspended", |job| {
+            let settled = job["status"]["operation"].is_null()
+                && job["status"]["observedGeneration"] == job["metadata"]["generation"];
+            (settled && job["status"]["state"] == "Suspended").then(|| job.clone())
+        })
+        .await
+    }
+
+    /// Waits until the message of some condition has this in it, says how long that took, and returns the condition.
+    pub async fn cause(&self, part: &str) -> Value {
+        let begun = Instant::now();
+        let found = self
+            .until(&format!("a condition says '{part}'"), |job| {
+                let conditions = job["status"]["conditions"].as_array()?;
+                conditions.iter().find(|condition| text(condition, "/message").contains(part)).cloned()
+            })
+            .await;
+        println!(
+            "{}: '{part}' after {:.1} s: {} {}",
+            self.story.namespace,
+            begun.elapsed().as_secs_f64(),
+            text(&found, "/type"),
+            text(&found, "/reason")
+        );
+        found
+    }
+
+    /// Waits until no pod of the job is left.
+    pub async fn no_pods(&self) {
+        super::eventually(&format!("{}: no pods", self.name), PATIENCE, || async {
+            let pods = self.pods().await;
+            if pods.is_empty() { Ok(()) } else { Err(format!("{} pods", pods.len())) }
+        })
+        .await
     }
 
     /// `kubectl scale`.

@@ -65,13 +65,7 @@ impl Story {
         let labels = json!({"pod-security.kubernetes.io/enforce": "restricted", "streamjob.dev/e2e": "true"});
         let namespaces: Api<Namespace> = Api::all(self.cluster.client.clone());
         create(&namespaces, json!({"metadata": {"name": self.namespace, "labels": labels}})).await;
-        let claims: Api<PersistentVolumeClaim> = self.api();
-        create(
-            &claims,
-            json!({"metadata": {"name": "out"}, "spec": {
-                "accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}}),
-        )
-        .await;
+        self.claim("out").await;
         let secrets: Api<Secret> = self.api();
         create(
             &secrets,
@@ -84,6 +78,13 @@ impl Story {
             self.create_tools("tools", "out").await.map_err(|error| error.to_string())
         })
         .await;
+    }
+
+    /// A claim that pods of both nodes can write to.
+    pub async fn claim(&self, name: &str) {
+        let spec = json!({"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}});
+        let claims: Api<PersistentVolumeClaim> = self.api();
+        create(&claims, json!({"metadata": {"name": name}, "spec": spec})).await;
     }
 
     /// A pod with a shell that mounts a claim of the namespace at /data.
