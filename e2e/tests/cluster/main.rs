@@ -16,11 +16,14 @@ macro_rules! on_each_storage {
     };
 }
 
+mod chaos;
 mod deletion;
 mod diagnosis;
 mod failures;
 mod harness;
 mod lifecycle;
+mod machine;
+mod operator;
 mod rejected;
 mod restoring;
 mod savepoints;

@@ -1,14 +1,13 @@
 //! The cluster that KUBECONFIG names, what is installed in it, and the failures that only its machine can make.
 
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::{Api, Client};
+use kube::Client;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 pub const OPERATOR_NAMESPACE: &str = "streamjob-system";
-pub const RELEASE: &str = "streamjob";
+const RELEASE: &str = "streamjob";
 
 /// Once a process: stories run side by side.
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
@@ -83,11 +82,17 @@ impl Cluster {
         command("helm", &arguments).await.expect("helm installs the operator");
     }
 
-    /// The operator's Deployment, as the chart names it.
-    pub async fn operator(&self) -> Deployment {
-        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
-        let found = deployments.list(&Default::default()).await.expect("listing deployments").items;
-        found.into_iter().next().expect("the chart's deployment")
+    /// Waits until all replicas of the operator are up.
+    pub async fn operator_is_up(&self) {
+        let target = format!("--selector=app.kubernetes.io/instance={RELEASE}");
+        let arguments = ["rollout", "status", "-n", OPERATOR_NAMESPACE, "deployment", &target, "--timeout=120s"];
+        command("kubectl", &arguments).await.expect("the operator comes up");
+    }
+
+    pub async fn nodes_are_ready(&self) {
+        command("kubectl", &["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=120s"])
+            .await
+            .expect("all nodes are ready");
     }
 
     /// Runs a script of e2e/cluster on the machine's own cluster. Stories that need one are in module `machine`; run

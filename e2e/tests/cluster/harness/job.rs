@@ -143,6 +143,16 @@ impl<'a> Job<'a> {
         pods.list(&selector).await.expect("listing pods").items
     }
 
+    /// The node of each pod that is not on its way out.
+    pub async fn nodes(&self) -> BTreeMap<String, String> {
+        self.pods()
+            .await
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .filter_map(|pod| Some((pod.metadata.name?, pod.spec?.node_name?)))
+            .collect()
+    }
+
     /// Names of the pods that play this part, `coordinator` or `worker`, and are not on their way out.
     pub async fn pods_of(&self, component: &str) -> Vec<String> {
         let mut names: Vec<String> = self

@@ -4,14 +4,15 @@
 
 mod cluster;
 mod job;
+pub mod machine;
 mod manifest;
 mod output;
 mod story;
 
-pub use cluster::{Cluster, OPERATOR_NAMESPACE, RELEASE, command, engine_image, tree};
+pub use cluster::{Cluster, OPERATOR_NAMESPACE, command, engine_image, tree};
 pub use job::{Job, condition, is_true, text};
 pub use manifest::{Manifest, Storage};
-pub use story::{Exclusive, Story};
+pub use story::Story;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -12,18 +12,16 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// Stories run side by side, except those that break what they share.
 static SHARED: RwLock<()> = RwLock::const_new(());
 
+/// Held to the end of a story.
 enum Guard {
-    #[allow(dead_code)]
-    Beside(RwLockReadGuard<'static, ()>),
-    #[allow(dead_code)]
-    Alone(RwLockWriteGuard<'static, ()>),
-}
-
-/// Whether other stories may run at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exclusive {
-    No,
-    Yes,
+    Beside {
+        _guard: RwLockReadGuard<'static, ()>,
+    },
+    Alone {
+        _guard: RwLockWriteGuard<'static, ()>,
+    },
+    /// Another story's.
+    Borrowed,
 }
 
 pub struct Story {
@@ -36,19 +34,20 @@ pub struct Story {
 impl Story {
     /// Begins a story that runs beside others.
     pub async fn begin(name: &str, storage: Storage) -> Story {
-        Story::start(name, storage, Exclusive::No).await
+        Story::start(name, storage, Guard::Beside { _guard: SHARED.read().await }).await
     }
 
     /// Begins one that runs alone, because it breaks the cluster or the operator.
     pub async fn alone(name: &str, storage: Storage) -> Story {
-        Story::start(name, storage, Exclusive::Yes).await
+        Story::start(name, storage, Guard::Alone { _guard: SHARED.write().await }).await
     }
 
-    async fn start(name: &str, storage: Storage, exclusive: Exclusive) -> Story {
-        let guard = match exclusive {
-            Exclusive::No => Guard::Beside(SHARED.read().await),
-            Exclusive::Yes => Guard::Alone(SHARED.write().await),
-        };
+    /// Another namespace of the same story.
+    pub async fn beside(story: &Story, name: &str) -> Story {
+        Story::start(name, story.storage, Guard::Borrowed).await
+    }
+
+    async fn start(name: &str, storage: Storage, guard: Guard) -> Story {
         let cluster = Cluster::connect().await;
         let kind = match storage {
             Storage::Claim => "pvc",
