@@ -15,6 +15,7 @@ pub struct StreamJobStatus {
     /// Summary for people, derived from the conditions; programs read those.
     #[serde(default)]
     pub state: String,
+    /// SpecAccepted, Ready, Progressing, Degraded and CheckpointsHealthy; reasons are listed in the documentation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
@@ -45,6 +46,9 @@ pub struct StreamJobStatus {
     /// The disruptive act under way. Written before anything is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
+    /// The job was stopped because the spec says so; its state is kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspended: bool,
     /// A spec that was tried and cannot work; not tried again until the spec changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejected>,
@@ -60,8 +64,10 @@ pub struct StreamJobStatus {
     /// The latest savepoint that fell due by the schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Scheduled>,
+    /// The newest completed checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_checkpoint: Option<RestorePoint>,
+    /// The newest completed savepoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_savepoint: Option<RestorePoint>,
     /// Restarts by the restart strategy, over all revisions.
@@ -82,10 +88,16 @@ pub struct StreamJobStatus {
 pub struct Operation {
     /// Unique; requests to the engine derive their names from it.
     pub id: String,
+    /// What is done.
     pub kind: OperationKind,
+    /// How far it is. Preparing: pods of the new revision come up and wait, the old one runs. Saving: the running job stops
+    /// with a savepoint. Stopping: the old revision's processes end. Activating: the new revision takes the job over.
+    /// Disposing: files are deleted.
     pub step: OperationStep,
+    /// The revision that it leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_revision: Option<i64>,
+    /// The revision that it leads to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_revision: Option<i64>,
     /// Generation of the spec that asked for it.
@@ -106,6 +118,7 @@ pub struct Operation {
     /// Why it waits, or what went wrong last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// When it began.
     pub started_at: Time,
     /// When the step began.
     pub step_started_at: Time,
@@ -149,12 +162,16 @@ pub struct RestorePoint {
     /// Where it lies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// When it was complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,
+    /// Milliseconds from its trigger to its entry in the journal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<i64>,
+    /// Bytes that it refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<i64>,
+    /// Whether it is a savepoint.
     #[serde(default)]
     pub savepoint: bool,
 }
@@ -165,7 +182,9 @@ pub struct RestorePoint {
 pub struct Rejected {
     /// Of the spec without what needs no restart.
     pub spec_hash: String,
+    /// Why, in one word that programs may rely on.
     pub reason: String,
+    /// Why, for people.
     pub message: String,
 }
 
@@ -173,8 +192,11 @@ pub struct Rejected {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ended {
+    /// Finished: its sources ended. Failed: its restart strategy gave up. Canceled: somebody ended it through the engine.
     pub state: EndState,
+    /// The revision that ended.
     pub revision: i64,
+    /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// What was asked for at that moment, as a hash of the spec: it is not what a finished job runs anew for.
@@ -183,6 +205,7 @@ pub struct Ended {
     /// What the job can go on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_point: Option<RestorePoint>,
+    /// When.
     pub at: Time,
 }
 
@@ -190,6 +213,7 @@ pub struct Ended {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Trial {
+    /// Its number.
     pub revision: i64,
     /// When it took the job over.
     pub since: Time,
@@ -208,7 +232,9 @@ pub struct Trial {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Counted {
+    /// The process.
     pub incarnation: i64,
+    /// Its restarts that are part of the sum.
     pub restarts: i64,
 }
 
@@ -216,6 +242,7 @@ pub struct Counted {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Scheduled {
+    /// When it fell due.
     pub due: Time,
     /// Not made yet.
     #[serde(default)]
@@ -233,19 +260,29 @@ pub enum EndState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryEntry {
+    /// The operation's id.
     pub id: String,
+    /// What was done.
     pub kind: OperationKind,
+    /// Succeeded; Rejected: the new revision cannot work and the old one was not touched; Aborted: given up, the old
+    /// revision runs on; Superseded: the spec changed before it was done; Failed.
     pub result: OperationResult,
+    /// The revision that it left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_revision: Option<i64>,
+    /// The revision that it led to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_revision: Option<i64>,
+    /// What the new revision went on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_point: Option<RestorePoint>,
+    /// What went wrong, if anything did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub message: Option<String>,
+    /// When it began.
     pub started_at: Time,
+    /// When it was over.
     pub completed_at: Time,
     /// From the end of the old revision's work to the start of the new one's.
     #[serde(default, skip_serializing_if = "Option::is_none")]

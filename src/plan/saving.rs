@@ -1,0 +1,149 @@
+//! The running job stops with a savepoint, so that nothing is done twice and nothing is lost. A request keeps its name, so
+//! repeating it is safe; each attempt has its own.
+
+use super::context::Context;
+use super::draft::{Draft, Problem, SOON};
+use super::effect::{Effect, EngineCall};
+use super::engine::{Engine, Phase, of_savepoint};
+use super::ids;
+use super::observed::SavepointAnswer;
+use super::operation::{abort, ended_first, hand_over};
+use crate::api::conditions::Reason;
+use crate::api::status::{EndState, Operation, OperationKind, OperationStep, RestorePoint};
+use crate::resources::savepoint_directory;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::time::Duration;
+use streamjob_api::spec::OnSavepointFailure;
+
+pub fn plan(context: &Context, operation: &Operation, draft: &mut Draft) {
+    draft.requeue(SOON);
+    draft.pending = operation.to_revision.is_some();
+    if let Some(target) = context.target(operation) {
+        draft.effects.extend(context.missing_of(&target, true));
+    }
+    let Some(from) = operation.from_revision else { return hand_over(context, draft, operation, None) };
+    if let Some((_, Some(stored))) = context.current() {
+        draft.effects.extend(context.missing_of(stored, true));
+    }
+    let engine = context.engine(from, context.status.job_id.as_deref());
+    let timeout = Duration::from_millis(context.upgrade().savepoint_timeout.millis());
+    match stop(context, operation, from, engine, timeout, draft) {
+        Stop::Waits => {}
+        Stop::Saved(point) => saved(context, operation, draft, point),
+        Stop::Failed(reason) => failed(context, operation, draft, &reason),
+        Stop::Ended(EndState::Failed) if operation.to_revision.is_some() => {
+            draft.warning(
+                "SavepointFailed",
+                "the job failed before it could be saved: the new revision goes on from its newest checkpoint",
+            );
+            failed_job(context, operation, draft, engine);
+        }
+        Stop::Ended(_) => ended_first(context, draft, engine),
+    }
+}
+
+/// How a stop stands.
+pub enum Stop {
+    Waits,
+    Saved(RestorePoint),
+    /// This attempt.
+    Failed(String),
+    /// The job ended by itself.
+    Ended(EndState),
+}
+
+/// Asks for the stop as long as nobody knows of it.
+pub fn stop(
+    context: &Context,
+    operation: &Operation,
+    from: i64,
+    engine: Engine,
+    timeout: Duration,
+    draft: &mut Draft,
+) -> Stop {
+    // Whichever attempt it was.
+    if let Some(savepoint) = engine.stopped_with() {
+        return Stop::Saved(of_savepoint(savepoint));
+    }
+    let late = context.elapsed(operation.step_started_at.0) >= timeout;
+    let trigger = ids::trigger_of(&operation.id, operation.attempt);
+    match (context.observed.stops.get(&trigger), engine.phase()) {
+        (_, Some(Phase::Ended(state))) => return Stop::Ended(state),
+        (Some(SavepointAnswer::Failed { reason }), _) => return Stop::Failed(reason.clone()),
+        (Some(SavepointAnswer::Completed { .. }), Some(_)) => draft.waits("the job ends with its savepoint"),
+        // Its journal says so; the coordinator that comes back would say the same.
+        (Some(SavepointAnswer::Completed { path }), None) if late => {
+            return Stop::Saved(RestorePoint {
+                id: context.status.last_checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.id),
+                path: Some(path.clone()),
+                completed_at: None,
+                duration_ms: None,
+                size_bytes: None,
+                savepoint: true,
+            });
+        }
+        _ if late => return Stop::Failed(format!("no savepoint within {} s", timeout.as_secs())),
+        (Some(SavepointAnswer::InProgress), _) => draft.waits("the savepoint is being taken"),
+        (_, Some(Phase::Running)) => {
+            draft.waits("the job is asked to stop with a savepoint");
+            let stored = context.revisions.get(&from);
+            let spec = stored.map_or(context.spec, |stored| &stored.spec);
+            let directory = Some(savepoint_directory(&context.observed.job, spec));
+            draft.effect(Effect::Engine { revision: from, call: EngineCall::Stop { trigger, directory } });
+        }
+        _ => {
+            let message = "a savepoint is taken once the job runs again";
+            draft.problem(Problem::new(Reason::Recovering, message));
+            draft.waits(message);
+        }
+    }
+    Stop::Waits
+}
+
+fn saved(context: &Context, operation: &Operation, draft: &mut Draft, point: RestorePoint) {
+    let path = point.path.clone().unwrap_or_default();
+    draft.event("SavepointTaken", format!("the job stopped with savepoint {path}"));
+    draft.status.last_savepoint = Some(point.clone());
+    if operation.to_revision.is_some() {
+        return hand_over(context, draft, operation, Some(point));
+    }
+    draft.step(context, OperationStep::Stopping, None);
+    draft.because("the job is saved: its pods go");
+    if let Some(operation) = &mut draft.status.operation {
+        operation.restore_point = Some(point);
+    }
+}
+
+fn failed(context: &Context, operation: &Operation, draft: &mut Draft, reason: &str) {
+    let upgrade = context.upgrade();
+    let message = format!("savepoint {} of {} failed: {reason}", operation.attempt, upgrade.attempts);
+    if operation.attempt < upgrade.attempts {
+        draft.warning("SavepointFailed", message.clone());
+        draft.because(message.clone());
+        draft.waits(message);
+        if let Some(operation) = &mut draft.status.operation {
+            operation.attempt += 1;
+            operation.step_started_at = Time(context.now);
+        }
+        return;
+    }
+    match upgrade.on_savepoint_failure {
+        OnSavepointFailure::Abort => abort(context, draft, Reason::SavepointFailed, message),
+        OnSavepointFailure::LastCheckpoint => {
+            draft.warning("SavepointFailed", format!("{message}; going on from the last checkpoint"));
+            draft.step(context, OperationStep::Stopping, Some(message));
+            if let Some(operation) = &mut draft.status.operation {
+                operation.restore_point.clone_from(&context.status.last_checkpoint);
+            }
+        }
+    }
+}
+
+fn failed_job(context: &Context, operation: &Operation, draft: &mut Draft, engine: Engine) {
+    let point = engine.restore_point();
+    // Its retention may have left nothing: then it is not begun without.
+    if point.is_none() && context.status.last_checkpoint.is_some() || operation.kind == OperationKind::Suspend {
+        return ended_first(context, draft, engine);
+    }
+    hand_over(context, draft, operation, point);
+}

@@ -1,0 +1,1 @@
+//! One story a test: what is observed, and what follows.
