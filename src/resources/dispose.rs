@@ -25,8 +25,8 @@ const REQUESTS: [(&str, &str); 2] = [("cpu", "10m"), ("memory", "64Mi")];
 /// What of a job's files goes.
 #[derive(Debug, Clone, Copy)]
 pub enum Disposal<'a> {
-    /// Checkpoints under these job ids; savepoints stay.
-    Jobs(&'a [String]),
+    /// Checkpoints under this job id; savepoints stay.
+    Job(&'a str),
     /// Everything, savepoints in the job's own directory included.
     All,
 }
@@ -35,7 +35,7 @@ pub enum Disposal<'a> {
 pub fn job_dispose_pod(job: &StreamJob, spec: &StreamJobSpec, disposal: Disposal, settings: &Settings) -> Pod {
     let what = match disposal {
         Disposal::All => vec!["--all".to_owned()],
-        Disposal::Jobs(ids) => ids.iter().flat_map(|id| ["--job-id".to_owned(), id.clone()]).collect(),
+        Disposal::Job(id) => vec!["--job-id".to_owned(), id.to_owned()],
     };
     let place = Place { namespace: job.metadata.namespace.as_deref().unwrap_or_default(), job: job_name(job), spec };
     let account = Some(names::service_account(job_name(job)));
