@@ -140,10 +140,10 @@ exec setpriv --reuid=65532 --regid=65532 --clear-groups \
   kube-controller-manager --kubeconfig=/mnt/control/manager/kubeconfig --leader-elect=false \
   --use-service-account-credentials=true --service-account-private-key-file=/mnt/control/manager/accounts.key \
   --root-ca-file=/mnt/control/manager/ca.crt --enable-hostpath-provisioner=true \
-  --node-monitor-grace-period=10s --node-monitor-period=1s
+  --node-monitor-grace-period=10s --node-monitor-period=1s --kube-api-qps=500 --kube-api-burst=1000
 EOF
   program control kube-scheduler <<EOF
-exec kube-scheduler --kubeconfig=/mnt/control/scheduler --leader-elect=false
+exec kube-scheduler --kubeconfig=/mnt/control/scheduler --leader-elect=false --kube-api-qps=500 --kube-api-burst=1000
 EOF
   program control coredns <<EOF
 exec coredns -conf /mnt/control/Corefile

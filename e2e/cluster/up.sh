@@ -3,11 +3,12 @@
 # security `restricted` by default), controller manager, scheduler, CoreDNS; containerd, kubelet and kube-proxy for each node; a
 # default StorageClass whose ReadWriteMany volumes user 65532 can write to. Prints the file of environment variables.
 #
-#   up.sh [--nodes 1|2] [--name NAME]
+#   up.sh [--nodes 0|1|2] [--name NAME]
 #
 # Everything lies in a network namespace of its own (run.sh runs a command in it) and in a folder below the cache
 # (STREAMJOB_CACHE), so clusters of different names do not see each other. A cluster that runs already is left as it is; what
-# is left of one that does not is removed first.
+# is left of one that does not is removed first. Without nodes it is a control plane alone, without Services; whoever needs nodes
+# registers their own.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$here/roles.sh"
@@ -17,10 +18,10 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --nodes) nodes="${2:-}"; shift 2 ;;
     --name) name="${2:-}"; shift 2 ;;
-    *) fail "usage: up.sh [--nodes 1|2] [--name NAME]" ;;
+    *) fail "usage: up.sh [--nodes 0|1|2] [--name NAME]" ;;
   esac
 done
-[[ "$nodes" =~ ^[12]?$ ]] || fail "--nodes is 1 or 2, got '$nodes'"
+[[ "$nodes" =~ ^[012]?$ ]] || fail "--nodes is 0, 1 or 2, got '$nodes'"
 use_cluster "$name"
 need_root
 for hierarchy in pids memory cpu cpuset; do
@@ -72,8 +73,11 @@ nameserver $service_dns
 search svc.cluster.local cluster.local
 options timeout:2
 EOF
-wait_for "cluster DNS" 60 "$run/control/logs/coredns" "$here/run.sh" --name "$cluster" python3 -c \
-  'import socket; assert socket.gethostbyname("kubernetes.default.svc.cluster.local") == "'"$service_api"'"'
+# Its address is a Service's, and those are the nodes' work.
+if [ -n "$numbers" ]; then
+  wait_for "cluster DNS" 60 "$run/control/logs/coredns" "$here/run.sh" --name "$cluster" python3 -c \
+    'import socket; assert socket.gethostbyname("kubernetes.default.svc.cluster.local") == "'"$service_api"'"'
+fi
 wait_for "account of namespace default" 30 "$run/control/logs/kube-controller-manager" kubectl get serviceaccount default
 
 cat >"$run/env" <<EOF
