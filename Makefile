@@ -72,6 +72,10 @@ cluster-down: ## Ends it and removes everything it has left; NAME=x for another 
 cluster-test: test-tools ## Shows on a cluster of its own that the scripts of e2e/cluster do what they say
 	e2e/cluster/selftest.sh
 
+.PHONY: crds
+crds: ## Writes the custom resource definitions anew, in crds/ and in the chart
+	UPDATE_CRDS=1 cargo test --locked -p streamjob-operator --lib crds
+
 .PHONY: docs
 docs: ## Writes the generated pages anew
 	python3 .ci/rows.py

@@ -18,7 +18,16 @@ fn main() -> ExitCode {
 }
 
 fn crds() -> ExitCode {
-    ExitCode::FAILURE
+    match streamjob_operator::api::crd::yaml_of_all() {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("the custom resource definitions cannot be written: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn operate(run: Run) -> ExitCode {

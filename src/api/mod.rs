@@ -2,9 +2,12 @@
 //! the engine's business (`streamjob-api`); nothing here decides anything.
 
 pub mod conditions;
+pub mod crd;
+mod rules;
 pub mod savepoint;
 pub mod status;
 pub mod stream_job;
+mod yaml;
 
 pub use savepoint::{Savepoint, SavepointPhase, SavepointSpec, SavepointStatus};
 pub use status::StreamJobStatus;

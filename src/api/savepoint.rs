@@ -51,7 +51,7 @@ pub struct SavepointStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Where it stands.
+    /// Where it stands. Pending: not asked for yet, because the job does not run.
     #[serde(default)]
     pub phase: SavepointPhase,
     /// Where the savepoint lies.
@@ -66,13 +66,16 @@ pub struct SavepointStatus {
     /// Name of the request at the engine: repeated under the same name it is the same savepoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger_id: Option<String>,
+    /// When it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
+    /// When it was complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Ready: whether it can be restored from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
