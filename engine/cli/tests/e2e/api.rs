@@ -12,6 +12,11 @@ pub fn request(address: &str, method: &str, path: &str, token: Option<&str>, bod
     (status, body)
 }
 
+/// As [`request`]; nothing while no coordinator is there, or when it dies in between.
+pub fn try_request(address: &str, method: &str, path: &str, token: Option<&str>, body: &str) -> Option<(u16, Value)> {
+    try_exchange(address, method, path, token, body).map(|(status, _, body)| (status, body))
+}
+
 /// As [`request`], with the answer's headers in lower case.
 pub fn exchange(address: &str, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String, Value) {
     try_exchange(address, method, path, token, body).unwrap_or_else(|| panic!("no answer to {method} {path}"))

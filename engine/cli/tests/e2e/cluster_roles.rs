@@ -1,14 +1,15 @@
 //! The roles as they run in pods: standby, activation, one revision after another, and processes that stay. Each process
 //! is started by the test, as Kubernetes would, on loopback.
 
-use crate::api::request;
+use crate::api::{request, try_request};
 use crate::expected;
-use crate::harness::{Engine, Job, Launch, Place, Role, files_below, http_get};
+use crate::harness::{Engine, Job, Launch, Place, Random, Role, files_below, http_get};
 use crate::minio::Minio;
 use serde_json::{Value, json};
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const EVENTS: u64 = 120_000;
 const RATE: u64 = 20_000;
@@ -289,6 +290,86 @@ fn a_coordinator_that_died_is_replaced_without_being_told_and_one_that_was_ended
     results_are_right(&place);
 }
 
+/// One of the processes dies, and Kubernetes starts it again.
+fn one_dies(revision: &Revision<'_>, coordinator: &mut Engine, workers: &mut [Engine], random: &mut Random) {
+    std::thread::sleep(Duration::from_millis(random.between(50, 500)));
+    match random.below(workers.len() as u64 + 1) as usize {
+        0 => {
+            coordinator.kill_all();
+            *coordinator = revision.coordinator(&[]);
+        }
+        worker => {
+            workers[worker - 1].kill_all();
+            workers[worker - 1] = revision.workers(1).remove(0);
+        }
+    }
+}
+
+/// Stops the job although processes die meanwhile: the same request as long as it is not known to have failed, then another
+/// one. Nothing if the job has come to its end by itself.
+fn stopped_between_deaths(
+    revision: &Revision<'_>,
+    coordinator: &mut Engine,
+    workers: &mut [Engine],
+    random: &mut Random,
+) -> Option<String> {
+    let body = |attempt: u32| json!({ "triggerId": format!("{:032x}", 0x100 * revision.number as u32 + attempt) });
+    let (mut attempt, mut deaths) = (0, 2);
+    loop {
+        let body = body(attempt);
+        let (stop, poll) = (
+            format!("/jobs/{}/stop", revision.job_id),
+            format!("/jobs/{}/savepoints/{}", revision.job_id, body["triggerId"].as_str().unwrap()),
+        );
+        let _asked = try_request(&revision.rest, "POST", &stop, Some(TOKEN), &body.to_string());
+        if deaths > 0 {
+            deaths -= 1;
+            one_dies(revision, coordinator, workers, random);
+        }
+        let told: Option<Value> = http_get(&revision.rest, &poll).and_then(|text| serde_json::from_str(&text).ok());
+        let operation = told.map_or(Value::Null, |told| told["operation"].clone());
+        if let Some(location) = operation["location"].as_str() {
+            return Some(location.to_owned());
+        }
+        attempt += u32::from(!operation["failure-cause"].is_null());
+        if revision.status().is_some_and(|status| status["state"] == "FINISHED") && operation.is_null() {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn random_deaths_over_several_revisions_change_nothing() {
+    const EVENTS: u64 = 160_000;
+    for seed in [11, 12] {
+        println!("seed {seed}");
+        let mut random = Random::new(seed);
+        let place = Place::new();
+        let mut savepoint: Option<String> = None;
+        for (number, parallelism) in [(1, 2), (2, 3), (3, 1)] {
+            let job = job().env("EVENTS", EVENTS).parallelism(parallelism);
+            let revision = Revision::new(&place, &job, &id('a'), number);
+            let (mut coordinator, mut workers) = revision.run(parallelism as usize);
+            let running = revision.until_running(&coordinator);
+            assert_eq!(running["restored_from_path"].as_str(), savepoint.as_deref(), "{running}");
+            for _ in 0..3 {
+                one_dies(&revision, &mut coordinator, &mut workers, &mut random);
+            }
+            savepoint = match number {
+                3 => None,
+                _ => stopped_between_deaths(&revision, &mut coordinator, &mut workers, &mut random),
+            };
+            revision.until(&coordinator, "the end", |status| status["state"] == "FINISHED");
+            if savepoint.is_none() {
+                break;
+            }
+        }
+        expected::nexmark("accounts", EVENTS, RATE, &place.path(".streamjob/output/accounts"), &[]);
+        expected::nexmark("quickstart", EVENTS, RATE, &place.path(".streamjob/output/channels"), &[]);
+    }
+}
+
 #[test]
 fn what_cannot_work_is_said_before_anything_that_runs_is_touched() {
     let place = Place::new();
@@ -410,6 +491,11 @@ fn a_job_begins_with_what_another_one_left() {
     assert_eq!(running["max_parallelism"], 128, "{running}");
     heir.until(&successor, "the end", |status| status["state"] == "FINISHED");
     results_are_right(&place);
+    // What it began with is needed no more, not even to tell of the end again.
+    fs::remove_dir_all(place.path(&first.directory)).unwrap();
+    kill(successor);
+    let successor = heir.coordinator(&[]);
+    heir.until(&successor, "the end, told again", |status| status["state"] == "FINISHED");
 }
 
 /// A checkpoint that was retained, and a savepoint.

@@ -183,6 +183,7 @@ async fn sweep(
 /// The snapshot that the job file says to start from, if the job has none of its own, and what of it was copied.
 pub(super) async fn external_restore(
     config: &JobConfig,
+    revision: u64,
     own: &Storage,
 ) -> Result<(Option<ExternalRestore>, BTreeSet<String>), RuntimeError> {
     let nothing = (None, BTreeSet::new());
@@ -191,10 +192,19 @@ pub(super) async fn external_restore(
         RestoreSource::Path(path) => path.clone(),
         RestoreSource::LatestRetained { job_name } => format!("what job {job_name} left"),
     };
-    let failed = |error: StoreError| RuntimeError::Restore { what: what.clone(), reason: describe(error) };
+    let failed = |error: StoreError| match error {
+        StoreError::Damaged(reason) => RuntimeError::Restore { what: what.clone(), reason },
+        StoreError::Unavailable(reason) => RuntimeError::Storage {
+            location: what.clone(),
+            reason,
+            advice: "see that it can be reached, and try again",
+        },
+    };
     let journal = own.read_journal().await.map_err(failed)?;
-    if !JournalState::fold(journal.iter().map(|(_, entry)| entry)).checkpoints.is_empty() {
-        // The job has checkpoints of its own, which are newer than what it once started from.
+    let journal = JournalState::fold(journal.iter().map(|(_, entry)| entry));
+    let over = journal.ended.is_some() && journal.revision >= revision;
+    if over || !journal.checkpoints.is_empty() {
+        // The job has checkpoints of its own, which are newer than what it once started from, or needs none any more.
         return Ok(nothing);
     }
     let mut snapshot =

@@ -132,7 +132,7 @@ async fn serve(options: Arc<CoordinatorOptions>) -> Result<ExitReason, RuntimeEr
             Err(reason) => return Ok(reason),
         },
         None => {
-            let (external, imported) = actions::external_restore(&options.config, &storage).await?;
+            let (external, imported) = actions::external_restore(&options.config, options.revision, &storage).await?;
             Activated { plan: Arc::new(options.graph.plan.clone()), external, imported }
         }
     };

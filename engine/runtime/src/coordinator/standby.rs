@@ -199,7 +199,7 @@ fn prepare(job: Job, replaces: Option<String>) -> Step {
                 Err(refused) => return Done::Prepared(Err(refused)),
             }
         }
-        let external = actions::external_restore(&job.config, &job.storage).await;
+        let external = actions::external_restore(&job.config, job.revision, &job.storage).await;
         Done::Prepared(match external {
             Ok((external, imported)) => Ok(Activated { plan: job.plan, external, imported }),
             Err(error) => Err(Refused::Error(error)),
