@@ -96,6 +96,16 @@ bench-savepoints: tools ## Savepoint, restore and rescaling in place, beside Apa
 	cargo build --locked --release -p streamjob-cli
 	python3 bench/savepoints.py --engine $(TARGET_DIR)/release/streamjob-engine --json $(TARGET_DIR)/bench-savepoints.json
 
+.PHONY: bench-operator
+bench-operator: test-tools ## Memory, CPU and API requests of the operator with 1,000 jobs (JOBS) on a real API server, as root
+	cargo build --locked --release -p streamjob-operator
+	bench/operator/run.sh $(TARGET_DIR)/release/streamjob-operator --jobs $(or $(JOBS),1000) --details
+
+.PHONY: bench-operator-check
+bench-operator-check: test-tools ## The same with 50 jobs and the build for daily use, within a minute
+	cargo build --locked -p streamjob-operator
+	bench/operator/run.sh $(TARGET_DIR)/debug/streamjob-operator --jobs 50 --settle 5 --rest 10
+
 .PHONY: tools
 tools:
 	@.ci/tools.sh
