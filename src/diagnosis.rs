@@ -8,7 +8,7 @@ mod texts;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Event, Pod};
 use serde::Deserialize;
-use texts::{image_cause, missing_object, one_line, refusal};
+use texts::{image_cause, missing_object, one_line, refusal, start_cause};
 
 /// Why a revision's pods do not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,8 +135,9 @@ fn causes(pod: &Pod, events: &[Event], now: Timestamp) -> Vec<Cause> {
         }
         return causes;
     }
-    if phase(pod) == "Failed" {
-        causes.push(failed(status.reason.as_deref(), status.message.as_deref()));
+    if phase(pod) == "Failed" && status.reason.is_some() {
+        // The node ended it: what its containers say about that is only a consequence.
+        return vec![failed(status.reason.as_deref(), status.message.as_deref())];
     }
     let of_pod: Vec<&Event> = events.iter().filter(|event| concerns(event, pod)).collect();
     if phase(pod) == "Pending" {
@@ -159,11 +160,10 @@ fn concerns(event: &Event, pod: &Pod) -> bool {
 }
 
 fn failed(reason: Option<&str>, message: Option<&str>) -> Cause {
-    let message = message.unwrap_or("it gives no reason");
+    let message = message.unwrap_or("it gives no cause");
     match reason {
         Some("Evicted") => Cause::new(Reason::Evicted, format!("evicted: {message}")),
-        Some(reason) => Cause::new(Reason::PodFailed, format!("{reason}: {message}")),
-        None => Cause::new(Reason::PodFailed, message),
+        reason => Cause::new(Reason::PodFailed, format!("{}: {message}", reason.unwrap_or("failed"))),
     }
 }
 
@@ -181,7 +181,8 @@ fn not_scheduled(pod: &Pod) -> Option<Cause> {
             Some((Reason::ClaimNotFound, what)) => Cause::new(Reason::ClaimNotFound, what),
             _ => {
                 // What preemption would do repeats the counts.
-                let counts = message.split(" preemption:").next().unwrap_or(message);
+                let counts = message.split("preemption:").next().unwrap_or(message).trim_end_matches([' ', ',']);
+                let counts = counts.trim_end_matches("no new claims to deallocate");
                 Cause::new(Reason::Unschedulable, format!("cannot be scheduled: {counts}"))
             }
         },
@@ -255,7 +256,7 @@ fn not_started(reason: &str, message: &str, container: &ContainerStatus, events:
             Some((reason, what)) => Cause::new(reason, what),
             None => Cause::new(Reason::ContainerConfigError, message),
         },
-        "CreateContainerError" | "RunContainerError" => Cause::new(Reason::ContainerStartFailed, message),
+        "CreateContainerError" | "RunContainerError" => Cause::new(Reason::ContainerStartFailed, start_cause(message)),
         _ => return None,
     };
     Some(cause)
@@ -275,7 +276,7 @@ fn last_words(ended: &ContainerStateTerminated, container: &ContainerStatus) -> 
     }
     let message = ended.message.as_deref().unwrap_or_default();
     if matches!(ended.reason.as_deref(), Some("StartError" | "ContainerCannotRun")) {
-        return Some(Cause::new(Reason::ContainerStartFailed, message));
+        return Some(Cause::new(Reason::ContainerStartFailed, start_cause(message)));
     }
     if container.name != crate::resources::CONTAINER {
         return None;

@@ -75,7 +75,7 @@ pub(super) fn image_cause(image: &str, reason: &str, message: &str, told: Option
         "no basic auth",
     ]) {
         "the registry refuses access, or has no such image; check the name and imagePullSecrets"
-    } else if says(&["no such host", "dial tcp", "i/o timeout", "connection refused", "deadline exceeded", "tls"]) {
+    } else if says(&["no such host", "dial tcp", "i/o timeout", "connection refused", "deadline exceeded", "tls: "]) {
         "the registry does not answer; it is tried again"
     } else if says(&["not found", "manifest unknown", "does not exist"]) {
         "the registry has no such image; check name and tag"
@@ -90,6 +90,12 @@ pub(super) fn image_cause(image: &str, reason: &str, message: &str, told: Option
 /// `rpc error: code = Unknown desc = cause` is the cause.
 fn without_rpc(text: &str) -> &str {
     text.rsplit_once("desc = ").map_or(text, |(_, cause)| cause)
+}
+
+/// Why a program cannot be started: the innermost of what the layers of a container runtime say.
+pub(super) fn start_cause(message: &str) -> &str {
+    let cause = message.rsplit_once("unable to start container process: ").map_or(message, |(_, cause)| cause);
+    cause.trim_end_matches(": unknown")
 }
 
 /// Why a pod may not be created. `None` for what passes by itself.
