@@ -361,8 +361,8 @@ pub struct Storage {
     /// A bucket of S3 or of a store that speaks its protocol with conditional writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s3: Option<S3>,
-    /// Where savepoints go when a request for one does not say: a directory or `s3://bucket/prefix`. Without it such a
-    /// request is refused.
+    /// Where savepoints go when a request for one does not say: a directory or `s3://bucket/prefix`. By default
+    /// `savepoints` beside the checkpoints on Kubernetes; in local mode such a request is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub savepoint_dir: Option<String>,
