@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 use streamjob_api::schema;
 use streamjob_api::spec::StreamJobSpec;
+use streamjob_api::text::GRAMMARS;
 
 /// Both definitions.
 ///
@@ -202,6 +203,21 @@ fn structural(schema: &mut Value) {
     }
     if let Some(Value::String(text)) = object.get_mut("description") {
         *text = text.split("\n\n").map(|part| part.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
+    }
+    // A person reads what the pattern means, not the pattern.
+    let grammar = object.get("pattern").and_then(|pattern| GRAMMARS.iter().find(|grammar| *pattern == grammar.pattern));
+    if let Some(grammar) = grammar
+        && object.get("type").is_some_and(|kind| kind == "string")
+    {
+        let rule = json!({
+            "rule": format!("self.matches(r'{}')", grammar.pattern),
+            "message": format!("must be {}", grammar.description),
+        });
+        object.remove("pattern");
+        match object.entry("x-kubernetes-validations").or_insert_with(|| json!([])) {
+            Value::Array(rules) => rules.insert(0, rule),
+            other => *other = json!([rule]),
+        }
     }
     // Unknown fields are pruned, and refused by clients that validate.
     if object.get("additionalProperties").is_some_and(Value::is_boolean) {
