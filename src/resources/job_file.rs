@@ -5,7 +5,7 @@ use super::Revision;
 use super::meta::job_name;
 use super::spec::{s3_prefix, savepoint_directory_of};
 use serde_json::{Value, json};
-use streamjob_api::spec::{ClaimMode, Program, RestoreFrom, Storage, StreamJobSpec, Upgrade};
+use streamjob_api::spec::{ClaimMode, RestoreFrom, Storage, StreamJobSpec, Upgrade};
 
 /// The job file of a revision.
 pub(super) fn render(revision: &Revision) -> String {
@@ -22,15 +22,34 @@ pub(super) fn render_for_disposal(namespace: &str, name: &str, spec: &StreamJobS
     text(namespace, name, &json!({ "program": program, "storage": storage }))
 }
 
+/// In YAML, as people read it in the ConfigMap: a line a field, and the SQL text as it was written.
 fn text(namespace: &str, name: &str, spec: &Value) -> String {
-    let document = json!({
-        "apiVersion": crate::api::API_VERSION,
-        "kind": "StreamJob",
-        "metadata": { "name": name, "namespace": namespace },
-        "spec": spec,
-    });
-    // JSON is YAML.
-    format!("{document:#}\n")
+    let metadata = json!({ "name": name, "namespace": namespace });
+    let mut text = format!("apiVersion: {}\nkind: StreamJob\nmetadata: {metadata}\nspec:\n", crate::api::API_VERSION);
+    for (field, value) in spec.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+        match value.get("sql").and_then(Value::as_str) {
+            Some(sql) => text.push_str(&format!("  {field}:\n    sql: {}\n", scalar(sql, "      "))),
+            // JSON is YAML.
+            None => text.push_str(&format!("  {field}: {value}\n")),
+        }
+    }
+    text
+}
+
+/// Of a text with several lines a block, where YAML would read it back as it is.
+fn scalar(text: &str, indent: &str) -> String {
+    let (body, header) = match text.strip_suffix('\n') {
+        Some(body) => (body, "|"),
+        None => (text, "|-"),
+    };
+    let plain = |c: char| matches!(c, '\n' | ' '..='~' | '\u{a0}'..='\u{2027}' | '\u{2030}'..='\u{d7ff}' | '\u{1f300}'..='\u{1faff}');
+    let begins = body.starts_with(|c: char| !c.is_whitespace());
+    let ends = body.ends_with(|c: char| !c.is_whitespace());
+    if !body.contains('\n') || !begins || !ends || !body.chars().all(plain) {
+        return Value::from(text).to_string();
+    }
+    let lines = body.split('\n').map(|line| if line.is_empty() { String::new() } else { format!("{indent}{line}") });
+    format!("{header}\n{}", lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// Without what only the operator acts on: the file of a revision stays the same when that changes.
@@ -42,7 +61,6 @@ fn engine_spec(spec: &StreamJobSpec, namespace: &str, name: &str, restore_path: 
     });
     let allow_non_restored_state = spec.upgrade.as_ref().is_some_and(|upgrade| upgrade.allow_non_restored_state);
     let spec = StreamJobSpec {
-        program: Program { ..spec.program.clone() },
         workers,
         storage: spec.storage.as_ref().map(|storage| placed(storage, spec, namespace, name)),
         restore_from: restore_from(spec.restore_from.as_ref(), restore_path),

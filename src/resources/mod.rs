@@ -58,3 +58,6 @@ pub fn revision_children(revision: &Revision) -> Vec<Child> {
         Child::StatefulSet(Box::new(workloads::workers(revision))),
     ]
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,9 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::{Map, Value};
 use streamjob_api::spec::{ClaimMode, DeletionPolicy, StateBackend, StreamJobSpec};
 
+/// So that it stays within the job file's limit with `/<namespace>.<job>`.
+const LONGEST_PREFIX: usize = 400;
+
 /// A field and what is wrong with it.
 pub type Unsupported = (String, String);
 
@@ -78,6 +81,11 @@ fn storage(spec: &StreamJobSpec) -> Option<Unsupported> {
             "spec.storage.directory",
             "pods share no directory; use persistentVolumeClaim or s3 (directory is for local mode)",
         );
+    }
+    let s3 = storage.and_then(|storage| storage.s3.as_ref());
+    if s3.is_some_and(|s3| s3.prefix.len() > LONGEST_PREFIX) {
+        let message = format!("at most {LONGEST_PREFIX} characters: the job's namespace and name are appended to it");
+        return refused("spec.storage.s3.prefix", message);
     }
     if has_storage(spec) {
         return None;
