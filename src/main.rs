@@ -1,6 +1,7 @@
 //! The operator's program: reads the command line and runs what it asks for.
 
 use clap::Parser;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use streamjob_operator::options::{Command, LogFormat, Options, Run};
 use streamjob_operator::program;
@@ -61,7 +62,7 @@ fn log(run: &Run) -> Result<(), String> {
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match run.log_format {
         LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
-        LogFormat::Text => subscriber.init(),
+        LogFormat::Text => subscriber.with_ansi(std::io::stderr().is_terminal()).init(),
     }
     Ok(())
 }

@@ -6,7 +6,6 @@ mod backoff;
 mod cache;
 mod observe;
 mod run;
-mod stub;
 mod wakes;
 mod watches;
 mod world;

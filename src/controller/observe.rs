@@ -3,10 +3,10 @@
 
 use super::Context;
 use super::cache::{Cache, JobKey, last_seen};
-use super::stub::{savepoint_trigger, stop_trigger};
 use crate::api::{Savepoint, StreamJob};
 use crate::engine::Target;
 use crate::plan::observed::{Children, EngineAnswer, Observed, ObservedSavepoint, SavepointAnswer};
+use crate::plan::{savepoint_trigger, stop_trigger};
 use crate::resources::{names, read_revision};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};

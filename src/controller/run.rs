@@ -2,12 +2,12 @@
 
 use super::act::{act, act_on_savepoint};
 use super::observe::{key_of, observe, observe_savepoint};
-use super::stub::{plan, plan_savepoint};
 use super::world::World;
 use crate::api::{Savepoint, StreamJob};
 use crate::error::{Class, Error};
 use crate::leader::LeaderToken;
 use crate::metrics::Metrics;
+use crate::plan::{plan, plan_savepoint};
 use crate::settings::Settings;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
