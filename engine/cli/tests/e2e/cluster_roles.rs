@@ -415,6 +415,33 @@ fn what_cannot_work_is_said_before_anything_that_runs_is_touched() {
 }
 
 #[test]
+fn a_coordinator_on_standby_goes_on_looking() {
+    let place = Place::new();
+    let rarely = endless().checkpoint("interval: 1h");
+    let first = Revision::new(&place, &rarely, &id('a'), 1);
+    let (coordinator, _workers) = first.run(2);
+    let other = rarely.clone().replace("SUM(price) AS spent FROM bid", "CAST(MAX(price) AS BIGINT) AS spent FROM bid");
+    let incompatible = Revision::new(&place, &other, &id('a'), 2);
+    let standby = incompatible.coordinator(&[]);
+    let status = incompatible.until(&standby, "a standby", |status| status["standby"]["checked"] == true);
+    assert_eq!(status["restore_point"], Value::Null, "there is no state yet: {status}");
+    assert_eq!(first.post("/v1/checkpoint", &json!({})).0, 202);
+    assert_eq!(exit_code(standby), 2);
+    assert_eq!(incompatible.last_words()["reason"], "IncompatibleState");
+    first.until_checkpoints(&coordinator, 0);
+
+    let third = Revision::new(&place, &rarely, &id('a'), 3);
+    let overtaken = third.coordinator(&[]);
+    third.until(&overtaken, "a standby", |status| status["standby"]["checked"] == true);
+    let fourth = Revision::new(&place, &rarely, &id('a'), 4);
+    let (_successor, _successors) = fourth.run(2);
+    assert_eq!(exit_code(overtaken), 3);
+    assert_eq!(third.last_words()["reason"], "Fenced");
+    // It has nothing to write, and finds out by looking.
+    assert_eq!(exit_code(coordinator), 3);
+}
+
+#[test]
 fn a_job_that_has_ended_for_good_is_not_begun_again_under_its_id() {
     let place = Place::new();
     let first = Revision::new(&place, &endless().checkpoint("interval: 200ms"), &id('a'), 1);
@@ -485,7 +512,15 @@ fn a_job_begins_with_what_another_one_left() {
     let mut heir = Revision::new(&place, &heir, &id('b'), 1);
     // It has none of its own until there is state.
     heir.max_parallelism = "64";
-    let (successor, _successors) = heir.run(2);
+    let successor = heir.coordinator(&[]);
+    let _successors = heir.workers(2);
+    let ready = heir.until_ready(&successor);
+    assert_eq!(
+        (&ready["restore_point"]["path"], &ready["max_parallelism"]),
+        (&json!(savepoint), &json!(128)),
+        "{ready}"
+    );
+    assert_eq!(heir.activate().0, 202);
     let running = heir.until_running(&successor);
     assert_eq!(running["restored_from_path"], savepoint, "{running}");
     assert_eq!(running["max_parallelism"], 128, "{running}");

@@ -61,6 +61,7 @@ pub(super) struct Process {
     /// Of interest only while `on_standby`.
     pub standby: StandbyStatus,
     pub on_standby: bool,
+    max_parallelism: u32,
     /// What was found on standby.
     found: Option<RestorePoint>,
     unavailable: Option<String>,
@@ -80,6 +81,7 @@ impl Process {
             incarnation,
             standby: StandbyStatus { needed, ..StandbyStatus::default() },
             on_standby: options.on_cluster.is_some(),
+            max_parallelism: options.graph.plan.max_parallelism,
             found: None,
             unavailable: None,
             running: Running::default(),
@@ -87,8 +89,9 @@ impl Process {
         }
     }
 
-    /// The state was compared with the job and fits, or there is none.
-    pub fn on_compared(&mut self, found: Option<(CheckpointId, String)>) {
+    /// The state was compared with the job, as it is at this max parallelism, and fits, or there is none.
+    pub fn on_compared(&mut self, found: Option<(CheckpointId, String)>, max_parallelism: u32) {
+        self.max_parallelism = max_parallelism;
         let found = found.map(|(checkpoint, path)| RestorePoint { checkpoint, path });
         if !self.standby.checked || self.found != found || self.unavailable.is_some() {
             self.standby.checked = true;
@@ -108,7 +111,8 @@ impl Process {
 
     /// From here on the machine decides.
     pub fn begin(&mut self, machine: Coordinator) -> Vec<Event> {
-        self.workers.set_max_parallelism(machine.plan().max_parallelism);
+        self.max_parallelism = machine.plan().max_parallelism;
+        self.workers.set_max_parallelism(self.max_parallelism);
         self.machine = machine;
         self.on_standby = false;
         self.unavailable = None;
@@ -184,6 +188,7 @@ impl Process {
             standby: self.on_standby.then(|| self.standby.clone()),
             unavailable: self.unavailable.as_deref().filter(|_| self.on_standby),
             running: self.running,
+            max_parallelism: self.max_parallelism,
             restore_point,
         })
     }

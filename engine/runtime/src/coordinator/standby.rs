@@ -145,7 +145,7 @@ pub(super) async fn hold(
                         }
                         unavailable_since = None;
                         compared = restore_point.as_ref().map(|(checkpoint, _)| *checkpoint);
-                        process.on_compared(restore_point);
+                        process.on_compared(restore_point, job.plan.max_parallelism);
                         step = look(job.clone(), LOOK, compared);
                     }
                     Done::Looked(Finding::Unavailable(reason)) => {

@@ -212,6 +212,7 @@ pub(super) struct Shown<'a> {
     /// Why nothing can be said about the state yet.
     pub unavailable: Option<&'a str>,
     pub running: Running,
+    pub max_parallelism: u32,
     pub restore_point: Option<RestorePoint>,
 }
 
@@ -283,7 +284,7 @@ pub(super) fn job_status(shown: &Shown<'_>) -> JobStatus {
         reason: shown.unavailable.map(str::to_owned).or_else(|| view.reason.clone()),
         standby: shown.standby.clone(),
         parallelism: view.parallelism,
-        max_parallelism: view.max_parallelism,
+        max_parallelism: shown.max_parallelism,
         guarantee: options.guarantee.to_owned(),
         restarts: view.restarts,
         running_since: shown.running.since,
