@@ -3,8 +3,9 @@
 
   rates     bounded jobs: rows/s, rows per CPU-second of all processes (start, planning and checkpoints included), peak
             memory, checkpoint durations; without and with checkpoints. CPU time is what the operating system charged the
-            supervisor and all its (waited for) children. `--flink FILE` adds a column with ratios to the figures of another
-            engine, a JSON object {"query/parallelism/checkpoint": rows per CPU-second}.
+            supervisor and all its (waited for) children, `kernel` the part of it in the kernel. Checkpoints come by the
+            clock: on a busy machine there are more of them for the same rows. `--flink FILE` adds a column with ratios to
+            the figures of another engine, a JSON object {"query/parallelism/checkpoint": rows per CPU-second}.
   recovery  a job with a million keys in its state and a checkpoint every second; its worker is killed by SIGKILL. Time from
             there until the restored aggregation has all keys back and processes rows, seen on the new worker's /metrics.
   pause     rows in five seconds when writing each snapshot takes half a second beside the rows, and in their way: what
@@ -128,7 +129,8 @@ def run(engine, query, parallelism, interval, scale):
             sys.exit(f"{query} at parallelism {parallelism} failed:\n{output}")
         cpu = usage.ru_utime + usage.ru_stime
         durations = checkpoint_durations(os.path.join(data, "logs"))
-        return {"events": events, "wall": wall, "cpu": cpu, "rss": sampler.peak, "checkpoints": durations}
+        return {"events": events, "wall": wall, "cpu": cpu, "kernel": usage.ru_stime, "rss": sampler.peak,
+                "checkpoints": durations}
 
 
 def checkpoint_durations(logs):
@@ -293,19 +295,20 @@ def compare_rates(arguments):
             interval = None if checkpoint == "off" else checkpoint
             outcome = run(arguments.engine, query, parallelism, interval, arguments.scale)
             results[(query, parallelism, checkpoint)].append(outcome)
-    print(f"{'query':8} {'p':>2} {'ckpt':>5} {'M rows':>7} {'wall s':>7} {'CPU s':>7} {'M rows/s':>9} "
+    print(f"{'query':8} {'p':>2} {'ckpt':>5} {'M rows':>7} {'wall s':>7} {'CPU s':>7} {'kernel':>7} {'M rows/s':>9} "
           f"{'M rows/CPU-s':>13} {'x Flink':>8} {'RSS MiB':>8} {'ckpts':>6} {'avg/max ms':>11}")
     for (query, parallelism, checkpoint), runs in results.items():
         wall = statistics.median(run["wall"] for run in runs)
         cpu = statistics.median(run["cpu"] for run in runs)
+        kernel = statistics.median(run["kernel"] for run in runs)
         events = runs[0]["events"]
         durations = [duration for run in runs for duration in run["checkpoints"]]
         rate = events / cpu
         reference = flink.get(f"{query}/{parallelism}/{checkpoint}")
         ratio = f"{rate / reference:8.2f}" if reference else f"{'-':>8}"
         times = f"{statistics.mean(durations):.0f}/{max(durations)}" if durations else "-"
-        print(f"{query:8} {parallelism:2} {checkpoint:>5} {events / 1e6:7.1f} {wall:7.2f} {cpu:7.2f} {events / wall / 1e6:9.2f} "
-              f"{rate / 1e6:13.2f} {ratio} {max(run['rss'] for run in runs):8.0f} {len(durations) / len(runs):6.1f} {times:>11}")
+        print(f"{query:8} {parallelism:2} {checkpoint:>5} {events / 1e6:7.1f} {wall:7.2f} {cpu:7.2f} {kernel:7.2f} "
+              f"{events / wall / 1e6:9.2f} {rate / 1e6:13.2f} {ratio} {max(run['rss'] for run in runs):8.0f} {len(durations) / len(runs):6.1f} {times:>11}")
 
 
 if __name__ == "__main__":
