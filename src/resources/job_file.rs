@@ -99,3 +99,108 @@ fn restore_from(written: Option<&RestoreFrom>, path: Option<&str>) -> Option<Res
         ..RestoreFrom::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::spec;
+    use super::*;
+
+    fn rendered(fields: Value, restore_path: Option<&str>) -> StreamJobSpec {
+        let text = text("shop", "a", &engine_spec(&spec(fields), "shop", "a", restore_path));
+        streamjob_api::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}")).spec
+    }
+
+    #[test]
+    fn what_it_goes_on_from() {
+        let claim = json!({ "persistentVolumeClaim": { "claimName": "c" } });
+        let own = json!({ "path": "/x/savepoint-1", "claimMode": "Claim" });
+        let reference = json!({ "savepointRef": { "name": "s" }, "claimMode": "NoClaim" });
+        let retained = json!({ "latestRetained": { "jobName": "b" }, "claimMode": "Claim" });
+        let table = [
+            (json!(null), None, json!(null)),
+            (own.clone(), None, own.clone()),
+            (own.clone(), Some("/x/savepoint-1"), own.clone()),
+            // A way back to a restore point of this job's own.
+            (own, Some("/y/chk-7"), json!({ "path": "/y/chk-7", "claimMode": "NoClaim" })),
+            (json!(null), Some("/y/chk-7"), json!({ "path": "/y/chk-7", "claimMode": "NoClaim" })),
+            (reference.clone(), Some("/x/savepoint-2"), json!({ "path": "/x/savepoint-2", "claimMode": "NoClaim" })),
+            (retained.clone(), None, retained),
+            // Unresolved, the engine refuses it: better than a start without state.
+            (reference.clone(), None, reference),
+        ];
+        for (written, path, expected) in table {
+            let spec = rendered(json!({ "storage": claim, "restoreFrom": written }), path);
+            assert_eq!(serde_json::to_value(spec.restore_from).unwrap(), expected, "{written} {path:?}");
+        }
+    }
+
+    #[test]
+    fn texts_come_back_as_they_are() {
+        let parts = [
+            "SELECT",
+            "\n",
+            "\n\n",
+            " ",
+            "  ",
+            "'it''s'",
+            "\"",
+            "-- x",
+            "#",
+            ": ",
+            "- ",
+            "|",
+            ">",
+            "%",
+            "\t",
+            "\r",
+            "ä",
+            "→",
+            "\u{1f600}",
+            "\u{85}",
+            "\u{2028}",
+            "\u{feff}",
+            "\\",
+            "{",
+            "}",
+            "---",
+            "...",
+            "~",
+            "null",
+        ];
+        let mut seed = 1_u64;
+        let mut next = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize
+        };
+        let mut blocks = 0;
+        for _ in 0..400 {
+            let length = 1 + next() % 8;
+            let sql: String = (0..length).map(|_| parts[next() % parts.len()]).chain(["x"]).collect();
+            let sql = if next() % 2 == 0 { sql + "\n" } else { sql };
+            blocks += usize::from(scalar(&sql, "").starts_with('|'));
+            let spec = rendered(json!({ "program": { "sql": sql } }), None);
+            assert_eq!(spec.program.sql.as_deref(), Some(sql.as_str()));
+        }
+        assert!(blocks > 20, "{blocks}");
+    }
+
+    #[test]
+    fn what_the_engine_needs_is_there() {
+        let spec = rendered(
+            json!({
+                "image": "mine",
+                "upgrade": { "allowNonRestoredState": true, "attempts": 9 },
+                "workers": { "slots": 3, "resources": { "requests": { "cpu": 1 } }, "podTemplate": { "spec": {} } },
+                "deletion": { "policy": "Discard" },
+                "failover": "Full",
+            }),
+            None,
+        );
+        assert!(spec.upgrade.as_ref().is_some_and(|upgrade| upgrade.allow_non_restored_state && upgrade.attempts == 3));
+        assert_eq!(
+            spec.workers.map(|workers| (workers.slots, workers.resources, workers.pod_template)),
+            Some((3, None, None))
+        );
+        assert_eq!((spec.image, spec.deletion, spec.failover), (None, None, streamjob_api::spec::Failover::Full));
+    }
+}

@@ -66,13 +66,13 @@ fn merge(base: &mut Value, overlay: &Value, field: &str) {
 fn merge_lists(base: &mut Vec<Value>, overlay: &[Value], field: &str) {
     let Some((_, keys)) = MERGE_KEYS.iter().find(|(name, _)| *name == field) else {
         *base = overlay.to_vec();
-        base.iter_mut().for_each(without_nulls);
+        base.iter_mut().for_each(without_deletions);
         return;
     };
     let key = |item: &Value| keys.iter().map(|key| key_part(item, key)).collect::<Vec<Value>>();
     for item in overlay {
         let existing = base.iter().position(|other| key(other) == key(item));
-        let deletes = item.get(DIRECTIVE).and_then(Value::as_str) == Some("delete");
+        let deletes = is_deletion(item);
         match existing {
             Some(at) if deletes => drop(base.remove(at)),
             Some(at) if EITHER_OR.contains(&field) && has_other_fields(item, &base[at]) => base[at] = cleaned(item),
@@ -90,7 +90,7 @@ fn has_other_fields(item: &Value, base: &Value) -> bool {
 
 fn cleaned(value: &Value) -> Value {
     let mut value = value.clone();
-    without_nulls(&mut value);
+    without_deletions(&mut value);
     value
 }
 
@@ -104,13 +104,21 @@ fn key_part(item: &Value, key: &str) -> Value {
     item.get(key).cloned().unwrap_or(default)
 }
 
-fn without_nulls(value: &mut Value) {
+fn is_deletion(item: &Value) -> bool {
+    item.get(DIRECTIVE).and_then(Value::as_str) == Some("delete")
+}
+
+/// What only says that something goes has no meaning where there is nothing.
+fn without_deletions(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|_, value| !value.is_null());
-            fields.values_mut().for_each(without_nulls);
+            fields.values_mut().for_each(without_deletions);
         }
-        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        Value::Array(items) => {
+            items.retain(|item| !is_deletion(item));
+            items.iter_mut().for_each(without_deletions);
+        }
         _ => {}
     }
 }

@@ -371,3 +371,69 @@ fn toleration(condition: &str) -> Toleration {
         ..Toleration::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::spec;
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn requests_are_small_where_nothing_is_said() {
+        let table = [
+            (json!(null), json!({ "requests": { "cpu": "100m", "memory": "256Mi" } })),
+            (json!({}), json!({ "requests": { "cpu": "100m", "memory": "256Mi" } })),
+            (json!({ "requests": { "cpu": 2 } }), json!({ "requests": { "cpu": "2", "memory": "256Mi" } })),
+            (
+                json!({ "limits": { "memory": "64Mi" } }),
+                json!({ "requests": { "cpu": "100m" }, "limits": { "memory": "64Mi" } }),
+            ),
+            (
+                json!({ "limits": { "cpu": "1", "memory": "1Gi" } }),
+                json!({ "limits": { "cpu": "1", "memory": "1Gi" } }),
+            ),
+            (
+                json!({ "requests": { "example.com/gpu": "1" }, "limits": { "example.com/gpu": "1" } }),
+                json!({
+                    "requests": { "cpu": "100m", "memory": "256Mi", "example.com/gpu": "1" },
+                    "limits": { "example.com/gpu": "1" },
+                }),
+            ),
+        ];
+        for (written, expected) in table {
+            let written: Option<Resources> = serde_json::from_value(written).unwrap();
+            let found = serde_json::to_value(resources(written.as_ref(), &WORKER_REQUESTS)).unwrap();
+            assert_eq!(found, expected, "{written:?}");
+        }
+    }
+
+    #[test]
+    fn the_operators_pull_policy_is_for_its_own_image() {
+        let mut settings = super::super::tests::settings();
+        settings.image_pull_policy = Some(ImagePullPolicy::Never);
+        let pulled = |fields: Value| {
+            let container = container(&spec(fields), &settings);
+            (container.image.unwrap_or_default(), container.image_pull_policy)
+        };
+        assert_eq!(pulled(json!({})), (settings.engine_image.clone(), Some("Never".into())));
+        assert_eq!(pulled(json!({ "image": "mine" })), ("mine".into(), None));
+        let own = (settings.engine_image.clone(), Some("Always".into()));
+        assert_eq!(pulled(json!({ "imagePullPolicy": "Always" })), own);
+    }
+
+    #[test]
+    fn templates_change_no_selector() {
+        let overlay = json!({ "metadata": { "labels": { meta::JOB: "other", meta::COMPONENT: null, "team": "a" } } });
+        let labels = meta::labels("a", Some(WORKER), Some(1));
+        let base = PodTemplateSpec {
+            metadata: Some(ObjectMeta { labels: Some(labels.clone()), ..ObjectMeta::default() }),
+            spec: None,
+        };
+        let found = finished(base.clone(), overlay.as_object(), &labels).metadata.unwrap().labels.unwrap();
+        let mut expected = labels.clone();
+        expected.insert("team".into(), "a".into());
+        assert_eq!(found, expected);
+        // One that is no template changes nothing at all.
+        assert_eq!(finished(base.clone(), json!({ "spec": { "x": 1 } }).as_object(), &labels), base);
+    }
+}

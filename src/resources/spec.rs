@@ -105,7 +105,8 @@ pub fn attempt_hash(spec: &StreamJobSpec) -> String {
 }
 
 fn for_pods(spec: &StreamJobSpec) -> Value {
-    // Whole, so that a field that is added has to be thought of here.
+    // Whole, so that a field that is added has to be thought of here: null at its default, or the hash of every spec
+    // changes.
     let StreamJobSpec {
         program,
         env,
@@ -231,5 +232,186 @@ fn write_canonical(value: &Value, text: &mut String) {
             text.push(']');
         }
         scalar => text.push_str(&scalar.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{job, spec};
+    use super::*;
+
+    #[test]
+    fn numbers_of_pods_and_key_groups() {
+        for (parallelism, slots, workers) in [(1, 1, 1), (1, 8, 1), (5, 2, 3), (6, 2, 3), (32_768, 1, 32_768)] {
+            let spec = spec(json!({ "parallelism": parallelism, "workers": { "slots": slots } }));
+            assert_eq!(workers_needed(&spec), workers, "{parallelism} {slots}");
+        }
+        // The engine's golden values.
+        let cases = [(1, 128), (64, 128), (86, 256), (171, 256), (200, 512), (21_846, 32_768), (32_768, 32_768)];
+        for (parallelism, expected) in cases {
+            assert_eq!(default_max_parallelism(parallelism), expected, "{parallelism}");
+        }
+        assert_eq!((default_max_parallelism(i32::MIN), default_max_parallelism(i32::MAX)), (128, 32_768));
+    }
+
+    #[test]
+    fn places_of_savepoints() {
+        let table = [
+            (json!({ "persistentVolumeClaim": { "claimName": "c" } }), "/streamjob/state/shop.a/savepoints"),
+            (json!({ "s3": { "bucket": "b" } }), "s3://b/shop.a/savepoints"),
+            (json!({ "s3": { "bucket": "b", "prefix": "/x/y/" } }), "s3://b/x/y/shop.a/savepoints"),
+            (json!({ "s3": { "bucket": "b" }, "savepointDir": "s3://c/d" }), "s3://c/d"),
+        ];
+        for (storage, expected) in table {
+            let spec = spec(json!({ "storage": storage }));
+            assert_eq!(savepoint_directory(&job("a", spec.clone()), &spec), expected);
+        }
+    }
+
+    fn everything() -> Value {
+        json!({
+            "env": [{ "name": "A", "value": "1" }, { "name": "B", "value": "2" }],
+            "parallelism": 2,
+            "workers": { "slots": 2, "resources": { "requests": { "cpu": "1" } } },
+            "checkpoint": { "interval": "10s" },
+            "storage": { "s3": { "bucket": "b", "prefix": "p" } },
+            "restartStrategy": { "fixedDelay": { "attempts": 3 } },
+        })
+    }
+
+    fn changed(change: &Value) -> StreamJobSpec {
+        fn merge(base: &mut Value, change: &Value) {
+            match (base, change) {
+                (Value::Object(base), Value::Object(change)) => {
+                    for (name, value) in change {
+                        merge(base.entry(name).or_insert(Value::Null), value);
+                    }
+                }
+                (base, change) => *base = change.clone(),
+            }
+        }
+        let mut fields = everything();
+        merge(&mut fields, change);
+        spec(fields)
+    }
+
+    #[test]
+    fn what_needs_no_other_pods() {
+        let table = [
+            // Defaults, written down.
+            json!({ "heartbeat": { "interval": "1s", "timeout": "10000ms" } }),
+            json!({ "failover": "Region", "stateBackend": "HashMap", "restartNonce": 0 }),
+            json!({ "coordinator": {} }),
+            json!({ "coordinator": { "resources": {}, "podTemplate": {} } }),
+            json!({ "workers": { "podTemplate": {}, "resources": { "requests": { "cpu": 1 } } } }),
+            json!({ "checkpoint": { "mode": "ExactlyOnce", "maxConcurrent": 1, "incremental": false, "compression": "None" } }),
+            json!({ "maxParallelism": 128 }),
+            // The same, written differently.
+            json!({ "storage": { "s3": { "prefix": "/p/" } } }),
+            json!({ "program": { "sql": "\nINSERT INTO a SELECT b FROM c;\n" } }),
+            json!({ "env": [{ "name": "B", "value": "2" }, { "name": "A", "value": "1" }] }),
+            // Live.
+            json!({ "checkpoint": { "interval": "1s", "timeout": "1m", "minPause": "1s", "tolerableFailures": 3 } }),
+            json!({ "checkpoint": { "retention": "RetainOnCancellation", "retained": 3 } }),
+            json!({ "restartStrategy": { "fixedDelay": { "attempts": 5 } } }),
+            json!({ "restartStrategy": null }),
+            // The operator's alone.
+            json!({ "state": "Suspended" }),
+            json!({ "upgrade": { "mode": "Stateless", "allowNonRestoredState": true } }),
+            json!({ "savepoints": { "schedule": "0 3 * * *" } }),
+            json!({ "deletion": { "policy": "Discard" } }),
+            json!({ "storage": { "savepointDir": "s3://x/y" } }),
+            json!({ "restoreFrom": { "path": "s3://x/savepoint-1" } }),
+        ];
+        let before = spec_hash(&changed(&json!({})));
+        for change in table {
+            assert_eq!(spec_hash(&changed(&change)), before, "{change}");
+        }
+        let claim =
+            |size: &str| spec(json!({ "storage": { "persistentVolumeClaim": { "template": { "size": size } } } }));
+        assert_eq!(spec_hash(&claim("1Gi")), spec_hash(&claim("2Gi")));
+    }
+
+    #[test]
+    fn what_needs_other_pods() {
+        let table = [
+            json!({ "program": { "sql": "INSERT INTO a SELECT b, 1 FROM c;" } }),
+            json!({ "program": { "sql": "INSERT INTO a  SELECT b FROM c;" } }),
+            json!({ "env": [{ "name": "A", "value": "1" }] }),
+            json!({ "env": [{ "name": "A", "value": "1" }, { "name": "B", "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } }] }),
+            json!({ "parallelism": 3 }),
+            json!({ "workers": { "slots": 1 } }),
+            json!({ "workers": { "resources": { "requests": { "cpu": "2" } } } }),
+            json!({ "workers": { "resources": { "limits": { "cpu": "1" } } } }),
+            json!({ "workers": { "podTemplate": { "spec": { "nodeSelector": { "a": "b" } } } } }),
+            json!({ "coordinator": { "podTemplate": { "spec": { "nodeSelector": { "a": "b" } } } } }),
+            json!({ "coordinator": { "resources": { "requests": { "cpu": "2" } } } }),
+            json!({ "checkpoint": { "interval": null } }),
+            json!({ "checkpoint": { "mode": "AtLeastOnce" } }),
+            json!({ "checkpoint": { "maxConcurrent": 2 } }),
+            json!({ "checkpoint": { "incremental": true } }),
+            json!({ "checkpoint": { "compression": "Lz4" } }),
+            json!({ "storage": { "s3": { "bucket": "c" } } }),
+            json!({ "storage": { "s3": { "prefix": "q" } } }),
+            json!({ "storage": { "s3": { "endpoint": "http://s3" } } }),
+            json!({ "storage": { "s3": { "region": "eu" } } }),
+            json!({ "storage": { "s3": { "credentialsSecret": { "name": "s" } } } }),
+            json!({ "failover": "Full" }),
+            json!({ "heartbeat": { "timeout": "20s" } }),
+            json!({ "image": "other" }),
+            json!({ "imagePullPolicy": "Always" }),
+            json!({ "imagePullSecrets": [{ "name": "r" }] }),
+            json!({ "restartNonce": 1 }),
+        ];
+        let mut seen = vec![spec_hash(&changed(&json!({})))];
+        for change in table {
+            let hash = spec_hash(&changed(&change));
+            assert!(!seen.contains(&hash), "{change}");
+            seen.push(hash);
+        }
+    }
+
+    #[test]
+    fn hashes_outlive_the_operator() {
+        // They stand in the status: computed in another way, what was refused or has finished would run again.
+        assert_eq!(spec_hash(&changed(&json!({}))), "ddf71e8cc7505d14a81a9c437a6f8c3e");
+    }
+
+    #[test]
+    fn what_is_worth_another_try() {
+        let before = attempt_hash(&changed(&json!({})));
+        for change in [
+            json!({ "upgrade": { "allowNonRestoredState": true } }),
+            json!({ "upgrade": { "mode": "Stateless" } }),
+            json!({ "restoreFrom": { "path": "s3://x/savepoint-1" } }),
+            json!({ "restartNonce": 1 }),
+            json!({ "program": { "sql": "SELECT 1" } }),
+            json!({ "maxParallelism": 256 }),
+        ] {
+            assert_ne!(attempt_hash(&changed(&change)), before, "{change}");
+        }
+        for change in [
+            json!({ "upgrade": { "attempts": 7 } }),
+            json!({ "state": "Suspended" }),
+            json!({ "checkpoint": { "interval": "1s" } }),
+            json!({ "savepoints": { "schedule": "0 3 * * *" } }),
+        ] {
+            assert_eq!(attempt_hash(&changed(&change)), before, "{change}");
+        }
+    }
+
+    #[test]
+    fn the_state_stays_where_it_is() {
+        let place = |storage: Value| storage_location(&spec(json!({ "storage": storage })));
+        assert_eq!(
+            place(json!({ "s3": { "bucket": "b", "prefix": "/p/" } })),
+            place(json!({ "s3": { "bucket": "b", "prefix": "p", "endpoint": "http://e" } }))
+        );
+        assert_ne!(place(json!({ "s3": { "bucket": "b" } })), place(json!({ "s3": { "bucket": "b", "prefix": "p" } })));
+        let claim = |claim: Value| place(json!({ "persistentVolumeClaim": claim }));
+        assert_eq!(claim(json!({ "template": { "size": "1Gi" } })), claim(json!({ "template": { "size": "2Gi" } })));
+        assert_ne!(claim(json!({ "template": { "size": "1Gi" } })), claim(json!({ "claimName": "c" })));
+        assert_ne!(claim(json!({ "claimName": "c" })), claim(json!({ "claimName": "d" })));
+        assert_eq!(place(json!({ "savepointDir": "s3://b" })), None);
     }
 }

@@ -137,3 +137,111 @@ fn cron(spec: &StreamJobSpec) -> Option<Unsupported> {
         format!("{text:?} is no schedule of cron ({problem}); for example \"0 3 * * *\""),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::spec;
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_cannot_be() {
+        let claim = json!({ "persistentVolumeClaim": { "claimName": "c" } });
+        let secret =
+            |name: &str| json!([{ "name": name, "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } }]);
+        let template = |field: &str, template: Value| json!({ field: { "podTemplate": template } });
+        let table = [
+            (json!({ "program": { "command": ["/job"] } }), "spec.program.command", "not available yet"),
+            (json!({ "stateBackend": "RocksDB" }), "spec.stateBackend", "use HashMap"),
+            (json!({ "storage": { "directory": "/data" } }), "spec.storage.directory", "pods share no directory"),
+            (json!({ "checkpoint": { "interval": "1s" } }), "spec.storage", "checkpoints have nowhere to go"),
+            (
+                json!({ "checkpoint": { "interval": "1s" }, "storage": { "savepointDir": "s3://b/s" } }),
+                "spec.storage",
+                "checkpoints have nowhere to go",
+            ),
+            (json!({ "savepoints": { "schedule": "0 3 * * *" } }), "spec.storage", "savepoints have nowhere to go"),
+            (json!({ "storage": { "savepointDir": "s3://b/s" } }), "spec.storage", "savepoints have nowhere to go"),
+            (json!({ "deletion": { "policy": "Savepoint" } }), "spec.deletion.policy", "a last savepoint has nowhere"),
+            (json!({ "restoreFrom": { "path": "s3://b/s" } }), "spec.storage", "restoreFrom needs it"),
+            (
+                json!({ "storage": claim, "restoreFrom": { "savepointRef": { "name": "s" }, "claimMode": "Claim" } }),
+                "spec.restoreFrom.claimMode",
+                "use NoClaim",
+            ),
+            (
+                json!({ "storage": { "s3": { "bucket": "b", "prefix": "p".repeat(401) } } }),
+                "spec.storage.s3.prefix",
+                "at most 400",
+            ),
+            (
+                json!({ "storage": claim, "savepoints": { "schedule": "every day" } }),
+                "spec.savepoints.schedule",
+                "is no schedule",
+            ),
+            (
+                json!({ "storage": claim, "savepoints": { "schedule": "61 * * * *" } }),
+                "spec.savepoints.schedule",
+                "is no schedule",
+            ),
+            (json!({ "env": secret("POD_IP") }), "spec.env", "POD_IP is needed for something else"),
+            (
+                json!({ "env": secret("AWS_ACCESS_KEY_ID"), "storage": { "s3": { "bucket": "b", "credentialsSecret": { "name": "s" } } } }),
+                "spec.env",
+                "AWS_ACCESS_KEY_ID is needed",
+            ),
+            (
+                template("workers", json!({ "nodeSelector": {} })),
+                "spec.workers.podTemplate",
+                "there is no such field: nodeSelector; it is merged over the pod, and has metadata and spec",
+            ),
+            (
+                template("coordinator", json!({ "spec": { "containers": [{ "name": "streamjob", "resource": {} }] } })),
+                "spec.coordinator.podTemplate",
+                "there is no such field: spec.containers[0].resource",
+            ),
+        ];
+        for (fields, field, message) in table {
+            let (found, text) = unsupported_on_kubernetes(&spec(fields.clone())).unwrap_or_else(|| panic!("{fields}"));
+            assert_eq!(found, field, "{fields}");
+            assert!(text.contains(message), "{fields}: {text}");
+        }
+        let table = [
+            json!({}),
+            json!({ "env": [{ "name": "POD_IP", "value": "a plain value is no variable of the pod" }] }),
+            json!({ "env": secret("AWS_ACCESS_KEY_ID"), "storage": { "s3": { "bucket": "b" } } }),
+            json!({ "deletion": { "policy": "Discard" } }),
+            json!({ "storage": claim, "checkpoint": { "interval": "1s" }, "savepoints": { "schedule": "*/5 1-3 * * MON" } }),
+            json!({ "storage": claim, "restoreFrom": { "savepointRef": { "name": "s" } } }),
+            template(
+                "workers",
+                json!({ "spec": { "containers": [{ "name": "streamjob", "env": [{ "name": "A", "$patch": "delete" }] }] } }),
+            ),
+        ];
+        for fields in table {
+            assert_eq!(unsupported_on_kubernetes(&spec(fields.clone())), None, "{fields}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_become_of_a_job() {
+        let running = spec(json!({ "storage": { "s3": { "bucket": "b" } } }));
+        let table = [
+            (json!({ "maxParallelism": 256 }), Some("spec.maxParallelism")),
+            (json!({ "parallelism": 129 }), Some("spec.parallelism")),
+            (json!({ "storage": null }), Some("spec.storage")),
+            (json!({ "storage": { "s3": { "bucket": "other" } } }), Some("spec.storage")),
+            (json!({ "maxParallelism": 128, "parallelism": 128 }), None),
+            (json!({ "storage": { "s3": { "bucket": "b", "region": "eu" } } }), None),
+        ];
+        for (fields, expected) in table {
+            let mut all = json!({ "storage": { "s3": { "bucket": "b" } } });
+            all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            let found = unsupported_change(&running, 128, &spec(all));
+            assert_eq!(found.as_ref().map(|(field, _)| field.as_str()), expected, "{fields}: {found:?}");
+        }
+        // A job that has kept nothing so far may begin to.
+        let stateless = spec(json!({}));
+        assert_eq!(unsupported_change(&stateless, 128, &running), None);
+    }
+}
