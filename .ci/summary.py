@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Adds up the results of every cargo test run in a log and prints them as one line: `N passed, N failed`."""
+"""Adds up the results of every cargo test run in a log, and of every script that says `N passed, N failed`, and prints them as one
+line of that form."""
 
 import re
 import sys
 
-RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed;")
+RESULT = re.compile(r"^(?:test result: \w+\. )?(\d+) passed[;,] (\d+) failed\b")
 
 
 def main():
