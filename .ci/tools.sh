@@ -33,6 +33,10 @@ if [ "${#missing[@]}" -gt 0 ]; then
   fi
 fi
 
+if [ "${1:-}" = test ] && ! python3 -c 'import yaml' 2>/dev/null; then
+  python3 -m pip install --quiet pyyaml
+fi
+
 if ! command -v cargo >/dev/null; then
   echo "missing on this machine: Rust 1.95 or newer, with cargo, rustfmt and clippy (rustup installs all three)" >&2
   exit 1
