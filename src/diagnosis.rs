@@ -306,9 +306,10 @@ fn crash(ended: &ContainerStateTerminated) -> Cause {
     }
 }
 
-/// Of a log. The engine's has JSON lines.
+/// Of a log: what it calls an error, else what comes last. Hints on how to call a program follow its error.
 fn last_line(text: &str) -> Option<&str> {
-    text.lines().rev().map(str::trim).find(|line| !line.is_empty())
+    let mut lines = text.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    lines.clone().find(|line| line.starts_with("error:")).or_else(|| lines.next())
 }
 
 /// A workload could not make a pod, and has not made it since.

@@ -164,7 +164,13 @@ fn last_words_of_the_engine() {
         // Lines of a log before it, when the message is what a process wrote last.
         (2, "{\"level\":\"INFO\"}\n{\"reason\":\"InvalidProgram\",\"message\":\"x\"}\n", "InvalidProgram", "x", true),
         // Another version of the engine does not know our arguments.
-        (2, "error: unexpected argument '--new'\n\n", "StartFailed", "error: unexpected argument '--new'", true),
+        (
+            2,
+            "error: unexpected argument '--new'\n\nUsage: streamjob-engine\n\nFor more information, try '--help'.\n",
+            "StartFailed",
+            "error: unexpected argument '--new'",
+            true,
+        ),
         (2, "", "StartFailed", "it gives no reason", true),
         (101, "thread panicked\nat here\n", "CrashLoop", "ended with exit code 101: at here", false),
         (137, "", "CrashLoop", "killed (exit code 137); see kubectl logs --previous", false),
