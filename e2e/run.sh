@@ -2,6 +2,7 @@
 # Runs the stories on a cluster of two nodes of its own: builds the programs and their images, starts the cluster, runs, writes down what
 # is known when something failed, and takes the cluster away.
 #
+#   run.sh checks                                        what a user sees: documentation, manifests, chart, dashboard
 #   run.sh stories|bench|soak [ARGUMENT OF THE TESTS...]
 #
 # STREAMJOB_E2E_KEEP=1 leaves the cluster where it is; a second run then uses it. On another cluster, with the images in its
@@ -18,8 +19,10 @@ export STREAMJOB_E2E_DIAGNOSTICS="${STREAMJOB_E2E_DIAGNOSTICS:-$(mktemp -d "${TM
 threads=6
 
 cargo build --locked -p streamjob-cli -p streamjob-operator
-tests="$(cargo test --locked -p streamjob-e2e --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*Executable .*(\(.*\))/\1/p' | tail -n 1)"
-tests="$(realpath "$tests")"
+if [ "$mode" != checks ]; then
+  tests="$(cargo test --locked -p streamjob-e2e --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*Executable .*(\(.*\))/\1/p' | tail -n 1)"
+  tests="$(realpath "$tests")"
+fi
 
 finish() {
   local code=$?
@@ -44,10 +47,11 @@ e2e/cluster/load.sh --name "$name" "${images[@]}"
 
 export STREAMJOB_E2E_MODE="$mode"
 case "$mode" in
+  checks) e2e/cluster/run.sh --name "$name" e2e/checks.sh; exit ;;
   stories) set -- --test-threads "$threads" --skip measure --skip soak "$@" ;;
   bench) set -- --test-threads 1 --nocapture measure "$@" ;;
   soak) set -- --test-threads 1 --nocapture soak "$@" ;;
-  *) echo "usage: run.sh stories|bench|soak [ARGUMENT...]" >&2; exit 2 ;;
+  *) echo "usage: run.sh checks|stories|bench|soak [ARGUMENT...]" >&2; exit 2 ;;
 esac
 cd e2e
 cluster/run.sh --name "$name" "$tests" "$@"
