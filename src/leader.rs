@@ -141,22 +141,26 @@ impl Election {
         }
     }
 
-    /// Renews the lease until that fails for too long, or another has it.
-    pub async fn keep(&mut self) -> String {
+    /// Renews the lease until another has it. While the API server is away the token lapses, so that nothing is done; if the
+    /// lease is still ours when it is back, nobody else was the leader in between, and this process goes on.
+    pub async fn keep(&mut self) {
         loop {
             sleep(RENEW).await;
+            let mut lapsed = false;
             loop {
                 match self.attempt().await {
-                    Ok(Decision::Wait(_)) => return "another replica took over".into(),
+                    Ok(Decision::Wait(_)) => return,
                     Ok(_) => break,
-                    Err(error) => {
-                        tracing::warn!(error = %error, "the leader's lease was not renewed");
-                        if !self.token.is_leader() {
-                            return format!("the lease could not be renewed in time: {error}");
-                        }
-                    }
+                    Err(error) => tracing::warn!(error = %error, "the leader's lease was not renewed"),
+                }
+                if !self.token.is_leader() && !lapsed {
+                    tracing::error!("the leader's lease could not be renewed in time: nothing is done until it is");
+                    lapsed = true;
                 }
                 sleep(RETRY).await;
+            }
+            if lapsed {
+                tracing::info!("the leader's lease is renewed: this replica goes on");
             }
         }
     }

@@ -58,7 +58,9 @@ fn operate(run: Run) -> ExitCode {
 }
 
 fn log(run: &Run) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&run.log).map_err(|error| format!("--log {}: {error}", run.log))?;
+    // The client logs every failed request as an error; whoever asked says what it means.
+    let filter = EnvFilter::try_new(format!("kube_client=off,{}", run.log))
+        .map_err(|error| format!("--log {}: {error}", run.log))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match run.log_format {
         LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),

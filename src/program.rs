@@ -24,6 +24,8 @@ use tokio::time::{sleep, timeout};
 
 /// What a pass may still need when everything has to end.
 const DRAIN: Duration = Duration::from_secs(RECONCILE.as_secs() - 5);
+/// Standing by again would need everything to be put back: starting anew is simpler and sure.
+const TAKEN_OVER: &str = "another replica took over";
 /// Between attempts to reach an API server that is not there yet.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -75,7 +77,6 @@ pub async fn run(options: Run) -> Result<(), Error> {
             return Ok(());
         }
     };
-    world.metrics.leads(true);
     tracing::info!("this replica is the leader");
     let context = Context {
         client,
@@ -99,13 +100,12 @@ pub async fn run(options: Run) -> Result<(), Error> {
             // Renewing goes on: what ends now still writes.
             tokio::select! {
                 _ = timeout(DRAIN, &mut acting) => None,
-                reason = election.keep() => Some(reason),
+                () = election.keep() => Some(TAKEN_OVER),
             }
         }
-        reason = election.keep() => Some(reason),
-        () = &mut acting => Some("the controllers ended by themselves".into()),
+        () = election.keep() => Some(TAKEN_OVER),
+        () = &mut acting => Some("the controllers ended by themselves"),
     };
-    world.metrics.leads(false);
     match lost {
         None => {
             election.release().await;
@@ -217,13 +217,14 @@ impl Answers for State {
         let jobs = world.jobs.by_job().all();
         let counts = Counts {
             synced: world.is_synced(),
+            leads: self.leader.is_leader(),
             jobs: jobs.len(),
             savepoints: world.savepoints.by_job().names(None).len(),
             backoff: world.backoff.len(),
             coordinators: world.engines.followed(),
         };
         // From one replica alone: two would count everything twice.
-        let jobs = if self.leader.is_leader() { jobs } else { Vec::new() };
+        let jobs = if counts.leads { jobs } else { Vec::new() };
         let now = Timestamp::now();
         let views: Vec<JobView> = jobs
             .into_iter()

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 /// What was read was out of date; the watch brings what is true now.
 const CONFLICT: Duration = Duration::from_secs(1);
+const NOT_LEADER: Duration = Duration::from_secs(2);
 const FIRST: Duration = Duration::from_secs(1);
-/// A coordinator is back within seconds, and is waited for in the middle of a pause of the job.
-const LAST_ENGINE: Duration = Duration::from_secs(5);
+/// A coordinator is back within seconds, and is waited for in the middle of a pause of the job. An API server that is away
+/// is no object's fault: all go on soon after it is back.
+const LAST_AWAY: Duration = Duration::from_secs(5);
 const LAST: Duration = Duration::from_secs(60);
 const LAST_TERMINAL: Duration = Duration::from_secs(300);
 
@@ -48,14 +50,17 @@ impl Backoff {
 
     /// When to try again.
     pub fn failed(&self, kind: &'static str, object: &ObjectMeta, error: &Error, now: Instant) -> Duration {
-        if error.class() == Class::Conflict {
-            return CONFLICT;
+        match error {
+            // It is looked at again if this process is the leader by then; the object has done nothing wrong.
+            Error::NotLeader => return NOT_LEADER,
+            _ if error.class() == Class::Conflict => return CONFLICT,
+            _ => {}
         }
         let mut all = self.0.lock();
         let before = all.get(&name(kind, object)).filter(|failing| failing.is_about(object));
         let failures = before.map_or(0, |failing| failing.failures).saturating_add(1);
         let last = match error {
-            Error::EngineUnreachable { .. } | Error::EngineRefused { .. } => LAST_ENGINE,
+            Error::EngineUnreachable { .. } | Error::EngineRefused { .. } | Error::ApiUnreachable { .. } => LAST_AWAY,
             _ if error.class() == Class::Terminal => LAST_TERMINAL,
             _ => LAST,
         };
@@ -169,9 +174,10 @@ mod tests {
     }
 
     #[test]
-    fn a_conflict_is_no_failure() {
+    fn what_is_no_failure_of_the_object() {
         let backoff = Backoff::default();
         assert_eq!(backoff.failed(KIND, &job(1), &refused(409), Instant::now()), CONFLICT);
+        assert_eq!(backoff.failed(KIND, &job(1), &Error::NotLeader, Instant::now()), NOT_LEADER);
         assert_eq!(backoff.len(), 0);
     }
 

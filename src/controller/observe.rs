@@ -3,6 +3,7 @@
 
 use super::Context;
 use super::cache::{Cache, JobKey, last_seen};
+use super::world::World;
 use crate::api::{Savepoint, StreamJob};
 use crate::engine::Target;
 use crate::plan::observed::{Children, EngineAnswer, Observed, ObservedSavepoint, SavepointAnswer};
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PartialObjectMeta;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,11 +49,24 @@ pub async fn observe(context: &Context, job: &StreamJob) -> Observed {
         children,
         engines: world.engines.answers(&key, owner.created),
         stops: stops(context, job, &key).await,
-        savepoints: world.savepoints.by_job().of(&key).into_iter().map(Arc::unwrap_or_clone).collect(),
+        savepoints: savepoints(world, job, &key),
         events,
         refused: world.backoff.refusal(StreamJob::KIND, &job.metadata),
         job: job.clone(),
     }
+}
+
+/// Those of the job, and the one that it shall begin with, which may be another job's.
+fn savepoints(world: &World, job: &StreamJob, key: &JobKey) -> Vec<Savepoint> {
+    let mut found: Vec<Savepoint> = world.savepoints.by_job().of(key).into_iter().map(Arc::unwrap_or_clone).collect();
+    let begin = job.spec.restore_from.as_ref().and_then(|from| from.savepoint_ref.as_ref());
+    if let Some(begin) = begin
+        && !found.iter().any(|savepoint| savepoint.name_any() == begin.name)
+    {
+        let begin = ObjectRef::<Savepoint>::new(&begin.name).within(&key.namespace);
+        found.extend(world.savepoints.store().get(&begin).map(Arc::unwrap_or_clone));
+    }
+    found
 }
 
 /// # Errors

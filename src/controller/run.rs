@@ -137,7 +137,7 @@ fn retry<K: Resource>(kind: &'static str, object: &K, error: &Error, context: &C
         return Action::requeue(Duration::ZERO);
     }
     let pause = context.world.backoff.failed(kind, object.meta(), error, Instant::now());
-    if error.class() != Class::Conflict {
+    if error.class() != Class::Conflict && !matches!(error, Error::NotLeader) {
         context.metrics().reconcile_error(kind, error.reason());
     }
     Action::requeue(pause)
@@ -155,8 +155,8 @@ async fn report<K, Q>(
         Ok(_) | Err(ControllerError::ObjectNotFound(_)) => {}
         Err(ControllerError::ReconcilerFailed(error, object)) => {
             let job = format!("{}/{}", object.namespace.as_deref().unwrap_or_default(), object.name);
-            if error.class() == Class::Conflict {
-                tracing::debug!(kind, job, error = %error, "out of date; looked at again");
+            if error.class() == Class::Conflict || matches!(error, Error::NotLeader) {
+                tracing::debug!(kind, job, error = %error, "not now; looked at again");
             } else {
                 tracing::warn!(kind, job, reason = error.reason(), error = %error, "reconcile failed; it is tried again");
             }

@@ -16,6 +16,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -23,6 +24,7 @@ use serde::de::DeserializeOwned;
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What the operator made.
 const MANAGED: &str = "app.kubernetes.io/managed-by=streamjob-operator";
@@ -75,7 +77,8 @@ impl Watches {
     /// Whose a warning is can be told only once the jobs are known; nobody waits for warnings.
     fn events(&self) {
         let (world, scope) = (self.world.clone(), self.scope.clone());
-        let stream = watcher(self.api::<KubeEvent>(), Config::default().fields("type=Warning")).default_backoff();
+        let stream =
+            watcher(self.api::<KubeEvent>(), Config::default().fields("type=Warning")).backoff(Patience::default());
         tokio::spawn(async move {
             world.wait_until_synced().await;
             feed(stream, scope, "events".into(), world.clone(), Events(world), None::<fn()>).await;
@@ -134,12 +137,38 @@ impl Watches {
     where
         W: Resource<DynamicType = ()> + Send + 'static,
     {
-        let stream = stream.default_backoff();
+        let stream = stream.backoff(Patience::default());
         let kind = W::plural(&()).into_owned();
         self.world.expect_sync();
         let world = self.world.clone();
         let first = Some(move || world.synced());
         tokio::spawn(feed(stream, self.scope.clone(), kind, self.world.clone(), sink, first));
+    }
+}
+
+/// Pauses of a watch that fails: short, so that everything goes on soon after an API server is back, and not all at once.
+#[derive(Default)]
+struct Patience {
+    failures: u32,
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(8)).min(LAST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        let spread = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_micros() % 500);
+        Some(pause.mul_f64(0.75 + f64::from(spread) / 1000.0))
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.failures = 0;
     }
 }
 
@@ -376,6 +405,17 @@ fn candidates(name: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_grow_and_begin_anew() {
+        let mut patience = Patience::default();
+        let first = patience.next().unwrap();
+        assert!(first >= FIRST_PAUSE.mul_f64(0.75) && first <= FIRST_PAUSE.mul_f64(1.25));
+        let last = patience.nth(20).unwrap();
+        assert!(last >= LAST_PAUSE.mul_f64(0.75) && last <= LAST_PAUSE.mul_f64(1.25));
+        patience.reset();
+        assert!(patience.next().unwrap() <= FIRST_PAUSE.mul_f64(1.25));
+    }
 
     #[test]
     fn whose_a_name_may_be() {

@@ -9,9 +9,7 @@ pub use jobs::JobView;
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{
-    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
-};
+use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -25,13 +23,13 @@ pub struct Metrics {
     in_flight: IntGaugeVec,
     api_requests: IntCounterVec,
     watch_errors: IntCounterVec,
-    leader: IntGauge,
 }
 
 /// What is counted elsewhere and only shown here.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
     pub synced: bool,
+    pub leads: bool,
     pub jobs: usize,
     pub savepoints: usize,
     pub backoff: usize,
@@ -50,7 +48,6 @@ impl Metrics {
             in_flight: IntGaugeVec::new(options(&docs::IN_FLIGHT), docs::IN_FLIGHT.labels)?,
             api_requests: IntCounterVec::new(options(&docs::API_REQUESTS), docs::API_REQUESTS.labels)?,
             watch_errors: IntCounterVec::new(options(&docs::WATCH_ERRORS), docs::WATCH_ERRORS.labels)?,
-            leader: IntGauge::with_opts(options(&docs::LEADER))?,
         })
     }
 
@@ -74,10 +71,6 @@ impl Metrics {
         self.watch_errors.with_label_values(&[resource]).inc();
     }
 
-    pub fn leads(&self, leads: bool) {
-        self.leader.set(i64::from(leads));
-    }
-
     /// Everything in Prometheus' text format.
     ///
     /// # Errors
@@ -90,8 +83,8 @@ impl Metrics {
         families.extend(self.in_flight.collect());
         families.extend(self.api_requests.collect());
         families.extend(self.watch_errors.collect());
-        families.extend(self.leader.collect());
         let mut scrape = Scrape::default();
+        scrape.add(&docs::LEADER, &[], f64::from(u8::from(counts.leads)))?;
         scrape.add(&docs::SYNCED, &[], f64::from(u8::from(counts.synced)))?;
         scrape.add(&docs::OBJECTS, &["StreamJob"], counts.jobs as f64)?;
         scrape.add(&docs::OBJECTS, &["Savepoint"], counts.savepoints as f64)?;
