@@ -332,6 +332,7 @@ class Coordinator:
             "running_since": self.running_since,
             "restore_point": {"checkpoint": newest, "path": path} if newest else None,
             "restored_from_path": None, "restore_duration_ms": 8 if self.running_since else None,
+            # As run.py writes the jobs: nothing is to be changed.
             "checkpoint_config": {
                 "interval_ms": int(self.engines.interval * 1000), "mode": "ExactlyOnce", "timeout_ms": 600000,
                 "min_pause_ms": 0, "max_concurrent": 1, "tolerable_failures": 0, "retention": "RetainOnCancellation",
