@@ -45,13 +45,18 @@ images+=("$(e2e/images/build.sh operator "$target/debug/streamjob-operator" next
 images+=("$(e2e/images/build.sh minio)" "$(e2e/images/build.sh busybox)")
 e2e/cluster/load.sh --name "$name" "${images[@]}"
 
-export STREAMJOB_E2E_MODE="$mode"
+run() { e2e/cluster/run.sh --name "$name" "$@"; }
+if [ "$mode" = bench ]; then
+  run kubectl apply -f e2e/operator-namespace.yaml
+  run helm upgrade --install streamjob charts/streamjob-operator --namespace streamjob-system --set image.tag=dev --set engine.image.tag=dev \
+    --wait --timeout 120s >/dev/null
+  run python3 -u e2e/measure.py "$@"
+  exit
+fi
 case "$mode" in
-  checks) e2e/cluster/run.sh --name "$name" e2e/checks.sh; exit ;;
-  stories) set -- --test-threads "$threads" --skip measure --skip soak "$@" ;;
-  bench) set -- --test-threads 1 --nocapture measure "$@" ;;
+  stories) set -- --test-threads "$threads" --skip soak "$@" ;;
   soak) set -- --test-threads 1 --nocapture soak "$@" ;;
-  *) echo "usage: run.sh checks|stories|bench|soak [ARGUMENT...]" >&2; exit 2 ;;
+  *) echo "usage: run.sh stories|bench|soak [ARGUMENT...]" >&2; exit 2 ;;
 esac
 cd e2e
 cluster/run.sh --name "$name" "$tests" "$@"

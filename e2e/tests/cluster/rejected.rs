@@ -20,7 +20,7 @@ async fn refused(name: &str, cause: &str, change: impl Fn(Manifest) -> Manifest)
     }
     let running = job.get().await.unwrap();
     assert_eq!(running["status"]["currentRevision"], 1, "{running}");
-    assert!(!is_true(&running, "Ready"), "the newest spec does not run: {running}");
+    assert!(is_true(&running, "Stalled"), "the newest spec does not run, and that is said: {running}");
 
     story.apply(&manifest).await;
     job.ready().await;

@@ -59,7 +59,7 @@ impl<'a> Job<'a> {
         self.until("the newest spec runs and is ready", |job| {
             let settled = job["status"]["operation"].is_null()
                 && job["status"]["observedGeneration"] == job["metadata"]["generation"];
-            (settled && is_true(job, "Ready")).then(|| job.clone())
+            (settled && is_true(job, "Ready") && !is_true(job, "Stalled")).then(|| job.clone())
         })
         .await
     }

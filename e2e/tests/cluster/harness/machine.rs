@@ -3,7 +3,6 @@
 use super::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use std::path::Path;
 
 /// Process ids of a pod's engine or operator.
 pub async fn processes(job: &Job<'_>, pod: &str) -> Vec<i32> {
@@ -35,12 +34,4 @@ pub fn kill(processes: &[i32]) {
 
 pub async fn kill_process(job: &Job<'_>, pod: &str) {
     kill(&processes(job, pod).await);
-}
-
-/// Resident memory of a process in MiB, without pages that it shares with files.
-pub fn resident(process: i32) -> f64 {
-    let status =
-        std::fs::read_to_string(Path::new("/proc").join(process.to_string()).join("status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }

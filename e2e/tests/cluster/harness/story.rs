@@ -1,7 +1,7 @@
 //! A story's own namespace, with what its jobs need; kept for a look, and written down, when the story fails.
 
 use super::{Cluster, Job, Manifest, Storage, command, tree};
-use k8s_openapi::api::core::v1::{Event, Namespace, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::discovery::ApiResource;
@@ -189,25 +189,6 @@ impl Story {
             }
         })
         .await
-    }
-
-    /// Events of the namespace, as lines.
-    pub async fn events(&self) -> Vec<String> {
-        let events: Api<Event> = self.api();
-        let listed = events.list(&Default::default()).await.expect("listing events").items;
-        listed
-            .into_iter()
-            .map(|event| {
-                let object = event.involved_object;
-                format!(
-                    "{} {} {}: {}",
-                    object.kind.unwrap_or_default(),
-                    object.name.unwrap_or_default(),
-                    event.reason.unwrap_or_default(),
-                    event.message.unwrap_or_default()
-                )
-            })
-            .collect()
     }
 
     /// Names below a directory of the claim that the job's state lies on, or below a prefix of the bucket: files of state alone.
