@@ -293,9 +293,9 @@ impl Sink<Pod> for Pods {
 }
 
 /// A resource that cannot be read must not end the watch of all others. It is left alone, and so is what belongs to it.
-fn readable<K: Resource<DynamicType = ()>>(mains: &Mains<K>, job: &JobKey, guarded: DeserializeGuard<K>) -> Option<K>
+fn readable<K>(mains: &Mains<K>, job: &JobKey, guarded: DeserializeGuard<K>) -> Option<K>
 where
-    K: Clone,
+    K: Resource<DynamicType = ()> + Clone,
 {
     match guarded.0 {
         Ok(object) => Some(object),
