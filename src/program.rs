@@ -220,7 +220,7 @@ impl Answers for State {
             leads: self.leader.is_leader(),
             jobs: jobs.len(),
             savepoints: world.savepoints.by_job().names(None).len(),
-            backoff: world.backoff.len(),
+            backoff: world.backoff.count(),
             coordinators: world.engines.followed(),
         };
         // From one replica alone: two would count everything twice.

@@ -93,7 +93,7 @@ impl Backoff {
     }
 
     /// Objects that are left alone for a while.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.lock().len()
     }
 }
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(backoff.wait(KIND, &job(2), now), None);
         assert_eq!(backoff.wait("Savepoint", &job(1), now), None);
         backoff.succeeded(KIND, &job(1));
-        assert_eq!((backoff.wait(KIND, &job(1), now), backoff.len()), (None, 0));
+        assert_eq!((backoff.wait(KIND, &job(1), now), backoff.count()), (None, 0));
     }
 
     #[test]
@@ -178,7 +178,7 @@ mod tests {
         let backoff = Backoff::default();
         assert_eq!(backoff.failed(KIND, &job(1), &refused(409), Instant::now()), CONFLICT);
         assert_eq!(backoff.failed(KIND, &job(1), &Error::NotLeader, Instant::now()), NOT_LEADER);
-        assert_eq!(backoff.len(), 0);
+        assert_eq!(backoff.count(), 0);
     }
 
     #[test]

@@ -18,8 +18,7 @@ use kube::{Resource, ResourceExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// # Errors
-/// None: what is not known is absent.
+/// What is not known is absent.
 pub async fn observe(context: &Context, job: &StreamJob) -> Observed {
     let key = key_of(job);
     let world = &context.world;
@@ -69,8 +68,7 @@ fn savepoints(world: &World, job: &StreamJob, key: &JobKey) -> Vec<Savepoint> {
     found
 }
 
-/// # Errors
-/// None: what is not known is absent.
+/// What is not known is absent.
 pub async fn observe_savepoint(context: &Context, savepoint: &Savepoint) -> ObservedSavepoint {
     let namespace = savepoint.namespace().unwrap_or_default();
     let key = JobKey { namespace, name: savepoint.spec.job_ref.name.clone() };

@@ -59,8 +59,12 @@ pub fn plan(context: &Context, draft: &mut Draft) {
     }
     match engine {
         Engine::Answers(status) if engine.phase() == Some(Phase::Standby) => {
-            if status.standby.is_some() {
-                take_over(context, draft, current);
+            // The way out for whoever has lost the state: to begin anew.
+            let anew = change(&stored.spec, context.spec).filter(|_| context.upgrade().mode == UpgradeMode::Stateless);
+            match anew {
+                Some(kind) if is_allowed(context, draft, &stored, true) => replace(context, draft, kind_of(kind), true),
+                _ if status.standby.is_some() => take_over(context, draft, current),
+                _ => {}
             }
             return;
         }
