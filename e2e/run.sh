@@ -54,9 +54,10 @@ if [ "$mode" = bench ]; then
   exit
 fi
 case "$mode" in
+  checks) run e2e/checks.sh; exit ;;
   stories) set -- --test-threads "$threads" --skip soak "$@" ;;
   soak) set -- --test-threads 1 --nocapture soak "$@" ;;
-  *) echo "usage: run.sh stories|bench|soak [ARGUMENT...]" >&2; exit 2 ;;
+  *) echo "usage: run.sh checks|stories|bench|soak [ARGUMENT...]" >&2; exit 2 ;;
 esac
 cd e2e
 cluster/run.sh --name "$name" "$tests" "$@"
