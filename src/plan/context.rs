@@ -238,10 +238,9 @@ impl<'a> Context<'a> {
             spec,
             replaces: self.status.job_id.clone().filter(|_| !goes_on),
             // A job that has no restore point of its own yet still begins where it was told to.
-            restore_path: if goes_on {
-                before.and_then(|before| before.restore_path.clone()).or(recorded)
-            } else {
-                recorded
+            restore_path: match goes_on {
+                true => before.and_then(|before| before.restore_path.clone()),
+                false => recorded,
             },
             job_id,
         })
