@@ -17,7 +17,11 @@ pub fn plan(context: &Context, draft: &mut Draft) {
     // What is in the status that was read, not in the one to come.
     let operation = context.operation();
     if operation.is_none() && context.status.current_revision.is_none() {
-        return draft.effects.extend(old_workloads(context, &BTreeSet::new()));
+        // Without any revision of its own the status says nothing about those that others may have begun since.
+        if context.status.last_revision.is_some() {
+            draft.effects.extend(old_workloads(context, &BTreeSet::new()));
+        }
+        return;
     }
     let mut effects = shared(context);
     effects.append(&mut draft.effects);
