@@ -51,7 +51,7 @@ pub fn run(story: &Story, faults: &Faults, mutant: Option<Mutant>) -> Outcome {
     };
     for (index, step) in story.steps.iter().enumerate() {
         (step.act)(&mut world);
-        if !run.to_rest(&mut world, step.wait) {
+        if !run.run_to_rest(&mut world, step.wait) {
             let status = serde_json::to_string(&world.status()).unwrap();
             run.failures.push(format!("step {index} does not come to rest: {status}"));
             break;
@@ -77,7 +77,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn to_rest(&mut self, world: &mut World, wait: usize) -> bool {
+    fn run_to_rest(&mut self, world: &mut World, wait: usize) -> bool {
         let mut quiet = 0;
         for tick in 0..PATIENCE + wait {
             self.ticks += 1;

@@ -281,7 +281,7 @@ impl Coordinator {
             (None, Some(path)) => Some(EngineRestorePoint { checkpoint: 0, path: path.clone() }),
             (None, None) => None,
         };
-        let standby = (self.phase == Phase::Standby).then(|| Standby {
+        let standby = (self.phase == Phase::Standby).then_some(Standby {
             ready: self.slots >= self.parallelism,
             checked: true,
             slots: self.slots,

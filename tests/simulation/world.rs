@@ -412,10 +412,8 @@ impl World {
             kept.insert(name, Arc::new(pod));
         }
         self.objects.pods = kept;
-        let there: Vec<i64> = self.objects.pods.values().filter_map(|pod| revision_of(&pod.metadata)).collect();
         // On a lost node a process goes on that nobody sees.
-        self.coordinators
-            .retain(|revision, _| coordinators.contains(revision) || lost || (there.contains(revision) && lost));
+        self.coordinators.retain(|revision, _| coordinators.contains(revision) || lost);
         for revision in coordinators {
             let exited = self.coordinators.get(&revision).is_some_and(|it| matches!(it.phase, Phase::Exited(3)));
             if self.coordinators.contains_key(&revision) && !exited {
