@@ -72,7 +72,6 @@ fn killed_after_every_single_effect() {
 }
 
 #[test]
-#[ignore = "takes minutes; cargo test --test simulation -- --ignored"]
 fn two_controllers_at_once() {
     tell(|_| (0..6).map(|lag| Faults { second: Some(lag), ..Faults::default() }).collect());
 }
