@@ -43,7 +43,8 @@ if role_holder control >/dev/null; then
   # Ends failures that part.sh has made.
   for role in $(known_roles); do
     rm -f "$run/$role/stopped/"*
-    role_pids "$role" | xargs --no-run-if-empty kill -CONT
+    # A process that has ended meanwhile needs no signal.
+    role_pids "$role" | xargs --no-run-if-empty kill -CONT 2>/dev/null || true
   done
 else
   # Without its control plane nothing of a cluster can be used, whatever else is left of it.
