@@ -297,7 +297,7 @@ impl Task {
     fn process(&mut self) -> Result<(), TaskError> {
         self.report(TaskStatus::Running);
         if self.restored_stopped {
-            self.chain.broadcast(&Element::Closed)?;
+            // The tasks after it do the same. Those that did it already have closed their inputs: nothing could be sent to them.
             return Ok(());
         }
         if self.restored_finished {
