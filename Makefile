@@ -20,9 +20,11 @@ build: ## Builds the engine for daily use
 .PHONY: test
 test: test-tools lint dependencies docs-check parts ## Everything that CI checks
 	e2e/cluster/selftest.sh
-	cargo test --workspace --exclude streamjob-e2e --locked --no-fail-fast
-	cargo build --locked -p streamjob-cli
+	cargo test --workspace --locked --no-fail-fast
+	cargo build --workspace --locked
 	python3 .ci/docs_commands.py
+	e2e/run.sh checks
+	e2e/run.sh stories
 
 .PHONY: e2e
 e2e: test-tools parts ## Stories on a real cluster of two nodes, with real pods, as root
@@ -54,7 +56,7 @@ parts: ## Builds the real parts that tests start, outside the tree
 
 .PHONY: images
 images: test-tools ## Builds the images of engine and operator and what else the test cluster runs, as files
-	cargo build --locked -p streamjob-cli -p streamjob-operator
+	cargo build --workspace --locked
 	e2e/images/build.sh engine $(TARGET_DIR)/debug/streamjob-engine
 	e2e/images/build.sh operator $(TARGET_DIR)/debug/streamjob-operator
 	e2e/images/build.sh minio

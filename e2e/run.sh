@@ -6,7 +6,7 @@
 #   run.sh stories|bench|soak [ARGUMENT OF THE TESTS...]
 #
 # STREAMJOB_E2E_KEEP=1 leaves the cluster where it is; a second run then uses it. On another cluster, with the images in its
-# registry: KUBECONFIG=... cargo test -p streamjob-e2e -- --skip machine
+# registry: KUBECONFIG=... cargo test -p streamjob-e2e --test cluster -- --skip machine
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,9 +18,10 @@ export STREAMJOB_E2E_DIAGNOSTICS="${STREAMJOB_E2E_DIAGNOSTICS:-$(mktemp -d "${TM
 # Six stories at a time keep two cores busy; those that break what they share run alone in any case.
 threads=6
 
-cargo build --locked -p streamjob-cli -p streamjob-operator
+# Always the whole workspace: other packages would mean other features, and so DataFusion and all else once more.
+cargo build --workspace --locked
 if [ "$mode" != checks ]; then
-  tests="$(cargo test --locked -p streamjob-e2e --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*Executable .*(\(.*\))/\1/p' | tail -n 1)"
+  tests="$(cargo test --workspace --locked --test cluster --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*Executable .*(\(.*\))/\1/p' | tail -n 1)"
   tests="$(realpath "$tests")"
 fi
 

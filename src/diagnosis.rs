@@ -272,7 +272,7 @@ struct LastWords {
 /// What a container that ended says of itself, or the kernel of it.
 fn last_words(ended: &ContainerStateTerminated, container: &ContainerStatus) -> Option<Cause> {
     if ended.reason.as_deref() == Some("OOMKilled") {
-        return Some(Cause::new(Reason::OutOfMemory, "out of memory; raise resources.limits.memory"));
+        return Some(Cause::new(Reason::OutOfMemory, "out of memory (OOMKilled); raise resources.limits.memory"));
     }
     let message = ended.message.as_deref().unwrap_or_default();
     if matches!(ended.reason.as_deref(), Some("StartError" | "ContainerCannotRun")) {

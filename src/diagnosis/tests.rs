@@ -87,7 +87,7 @@ fn what_a_cluster_shows() {
             "ContainerStartFailed",
             "no-program: exec: \"/no/such/program\": stat /no/such/program: no such file or directory",
         ),
-        ("oom", "OutOfMemory", "oom: out of memory; raise resources.limits.memory"),
+        ("oom", "OutOfMemory", "oom: out of memory (OOMKilled); raise resources.limits.memory"),
         (
             "quota",
             "QuotaExceeded",
@@ -191,7 +191,7 @@ fn a_process_that_is_back_is_given_its_time() {
     assert_eq!(diagnosed(&one(killed)), None);
     let out_of_memory = json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled" } });
     let again = pod("j-w1-0", json!({ "state": running, "lastState": out_of_memory }));
-    expect(&one(again), "OutOfMemory", "j-w1-0: out of memory; raise resources.limits.memory");
+    expect(&one(again), "OutOfMemory", "j-w1-0: out of memory (OOMKilled); raise resources.limits.memory");
     let ready = pod("j-w1-0", json!({ "state": running, "lastState": out_of_memory, "ready": true }));
     assert_eq!(diagnosed(&one(ready)), None);
     let clean = pod("j-w1-0", json!({ "state": { "terminated": { "exitCode": 0, "reason": "Completed" } } }));
