@@ -2,7 +2,7 @@
 //! so that of two only one succeeds. Another's lease is judged by when its change was seen here, never by its own times:
 //! clocks differ. What the leader does is not this module's business; it only says whether one is it, and until when.
 
-use crate::error::{Error, causes};
+use crate::error::{Class, Error, causes};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -16,9 +16,9 @@ use tokio::time::{sleep, timeout};
 /// Silence after which a leader may be replaced.
 const LEASE: Duration = Duration::from_secs(15);
 /// A leader that could not renew for so long acts no more. What it began before ends within the rest of the lease.
-const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+const RENEW_DEADLINE: Duration = Duration::from_millis(10_900);
 /// From one renewal to the next; leaves time for a second and third try.
-const RENEW: Duration = Duration::from_secs(5);
+const RENEW: Duration = Duration::from_millis(6_500);
 /// From one attempt to the next.
 const RETRY: Duration = Duration::from_secs(2);
 const REQUEST: Duration = Duration::from_secs(3);
@@ -69,6 +69,8 @@ struct Read {
     resource_version: Option<String>,
     /// How long its holder wants to be waited for.
     duration: Duration,
+    /// How often it went from one holder to another.
+    transitions: i32,
 }
 
 /// What to do with a lease.
@@ -98,8 +100,10 @@ pub struct Election {
     name: String,
     identity: String,
     token: LeaderToken,
-    /// The lease as it was last read, and since when it is like that.
+    /// The lease as it was last read or written, and since when it is like that.
     seen: Option<(Read, Instant)>,
+    /// The lease is as this process wrote it, as far as is known here: no need to read it before it is renewed.
+    mine: bool,
 }
 
 impl Election {
@@ -111,6 +115,7 @@ impl Election {
             identity: identity.to_owned(),
             token: LeaderToken::new(),
             seen: None,
+            mine: false,
         }
     }
 
@@ -185,21 +190,27 @@ impl Election {
         }
     }
 
-    /// Reads the lease, and writes it if that is ours to do.
+    /// Writes the lease if that is ours to do; reads it before, unless this process was the last to write it.
     async fn attempt(&mut self) -> Result<Decision, Error> {
-        let object = || format!("Lease {}", self.name);
-        let silent = |verb| Error::ApiUnreachable { verb, object: object(), reason: "no answer in time".into() };
         // From before the request: whoever reads the lease later waits from then on.
         let began = Instant::now();
-        let found = timeout(REQUEST, self.leases.get_opt(&self.name)).await.map_err(|_| silent("get"))?;
-        let found = found.map_err(|error| Error::api("get", object(), error))?;
-        let read = found.as_ref().map(read);
+        // After any failure it is read again: the write may have taken place, or be another's.
+        if std::mem::take(&mut self.mine)
+            && let Some((lease, _)) = self.seen.clone()
+        {
+            match self.write(Some(&lease), lease.transitions, began).await {
+                Err(error) if error.class() == Class::Conflict => {}
+                written => return written.map(|()| Decision::Renew),
+            }
+        }
+        let found = timeout(REQUEST, self.leases.get_opt(&self.name)).await.map_err(|_| self.silent("get"))?;
+        let read = found.map_err(|error| Error::api("get", self.object(), error))?.as_ref().map(read);
         let unchanged = match (&read, &self.seen) {
             (Some(read), Some((known, since))) if read == known => since.elapsed(),
             _ => Duration::ZERO,
         };
-        let transitions = found.and_then(|lease| lease.spec?.lease_transitions).unwrap_or(0);
         let decision = decide(&self.identity, read.as_ref(), unchanged);
+        let transitions = read.as_ref().map_or(0, |read| read.transitions);
         let transitions = match decision {
             Decision::Wait(_) => {
                 if unchanged.is_zero() {
@@ -211,16 +222,32 @@ impl Election {
             Decision::Take => transitions + i32::from(read.is_some()),
             Decision::Renew => transitions,
         };
-        let lease = self.lease(read.as_ref(), transitions);
+        self.write(read.as_ref(), transitions, began).await?;
+        Ok(decision)
+    }
+
+    /// Puts our name into the lease as it was read. # Errors: also when it is not as it was read.
+    async fn write(&mut self, read: Option<&Read>, transitions: i32, began: Instant) -> Result<(), Error> {
+        let lease = self.lease(read, transitions);
         let parameters = PostParams::default();
         let written = match read {
             None => timeout(REQUEST, self.leases.create(&parameters, &lease)).await,
             Some(_) => timeout(REQUEST, self.leases.replace(&self.name, &parameters, &lease)).await,
         };
-        let written = written.map_err(|_| silent("write"))?.map_err(|error| Error::api("write", object(), error))?;
+        let written = written.map_err(|_| self.silent("write"))?;
+        let written = written.map_err(|error| Error::api("write", self.object(), error))?;
         self.seen = Some((self::read(&written), Instant::now()));
+        self.mine = true;
         self.token.hold_until(began + RENEW_DEADLINE);
-        Ok(decision)
+        Ok(())
+    }
+
+    fn object(&self) -> String {
+        format!("Lease {}", self.name)
+    }
+
+    fn silent(&self, verb: &'static str) -> Error {
+        Error::ApiUnreachable { verb, object: self.object(), reason: "no answer in time".into() }
     }
 
     fn lease(&self, read: Option<&Read>, transitions: i32) -> Lease {
@@ -250,6 +277,7 @@ fn read(lease: &Lease) -> Read {
         holder: spec.holder_identity,
         resource_version: lease.metadata.resource_version.clone(),
         duration: seconds.map_or(LEASE, Duration::from_secs),
+        transitions: spec.lease_transitions.unwrap_or(0),
     }
 }
 

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use tower::service_fn;
 
 fn lease(holder: Option<&str>) -> Read {
-    Read { holder: holder.map(str::to_owned), resource_version: Some("1".into()), duration: LEASE }
+    Read { holder: holder.map(str::to_owned), resource_version: Some("1".into()), duration: LEASE, transitions: 0 }
 }
 
 #[test]
@@ -44,6 +44,7 @@ struct Server {
     lease: Option<Value>,
     version: u64,
     away: bool,
+    requests: Vec<String>,
 }
 
 fn api(server: &Arc<Mutex<Server>>) -> Client {
@@ -67,6 +68,7 @@ impl Server {
         let failure = |code: u16, reason: &str| {
             (code, json!({ "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason }))
         };
+        self.requests.push(method.to_owned());
         if self.away {
             return failure(503, "ServiceUnavailable");
         }
@@ -142,4 +144,27 @@ async fn an_api_server_that_is_away_ends_no_leadership_at_once() {
     // It ends by the clock of this process.
     a.token.hold_until(Instant::now());
     assert!(!a.token().is_leader());
+}
+
+#[tokio::test]
+async fn a_leader_that_renews_reads_only_what_it_does_not_know() {
+    let server: Arc<Mutex<Server>> = Arc::default();
+    let mut a = election(&server, "a");
+    let mut asked = async |expected: &[&str]| {
+        let decision = a.attempt().await;
+        assert_eq!(std::mem::take(&mut server.lock().requests), expected);
+        decision.ok()
+    };
+    assert_eq!(asked(&["GET", "POST"]).await, Some(Decision::Take));
+    assert_eq!(asked(&["PUT"]).await, Some(Decision::Renew));
+    // It is not known whether a write that failed took place.
+    server.lock().away = true;
+    assert_eq!(asked(&["PUT"]).await, None);
+    server.lock().away = false;
+    assert_eq!(asked(&["GET", "PUT"]).await, Some(Decision::Renew));
+    assert_eq!(asked(&["PUT"]).await, Some(Decision::Renew));
+    // Somebody else has written meanwhile.
+    let taken = json!({ "metadata": { "resourceVersion": "77" }, "spec": { "holderIdentity": "b" } });
+    server.lock().lease = Some(taken);
+    assert!(matches!(asked(&["PUT", "GET"]).await, Some(Decision::Wait(_))));
 }
