@@ -1,5 +1,6 @@
-//! Serves what Kubernetes and Prometheus ask the operator: whether it lives, whether it is ready, and its metrics. A replica
-//! that stands by is ready; and an API server that is away makes nobody unready, since restarting would not bring it back.
+//! Serves what Kubernetes and Prometheus ask the operator: whether it lives, whether it is ready, and its metrics. It does not
+//! live when what it does has come to a stop that only a restart ends. A replica that stands by is alive and ready; and an
+//! API server that is away makes nobody dead or unready, since restarting would not bring it back.
 
 use crate::error::Error;
 use axum::Router;
@@ -12,6 +13,8 @@ use tokio::net::TcpListener;
 
 /// What the answers are made of.
 pub trait Answers: Send + Sync + 'static {
+    /// Why nothing goes on any more, if that is so.
+    fn stopped(&self) -> Option<String>;
     /// Why it is not ready, if it is not.
     fn unready(&self) -> Option<&'static str>;
     fn metrics(&self) -> Result<String, String>;
@@ -19,6 +22,19 @@ pub trait Answers: Send + Sync + 'static {
 
 /// `/livez` and `/readyz`.
 pub fn health(answers: Arc<impl Answers>) -> Router {
+    let known = answers.clone();
+    let live = move || {
+        let answers = known.clone();
+        async move {
+            match answers.stopped() {
+                None => (StatusCode::OK, "ok".to_owned()),
+                Some(reason) => {
+                    tracing::error!(reason, "nothing goes on; to be started again");
+                    (StatusCode::INTERNAL_SERVER_ERROR, reason)
+                }
+            }
+        }
+    };
     let ready = move || {
         let answers = answers.clone();
         async move {
@@ -28,7 +44,7 @@ pub fn health(answers: Arc<impl Answers>) -> Router {
             }
         }
     };
-    Router::new().route("/livez", get(|| async { "ok" })).route("/readyz", get(ready))
+    Router::new().route("/livez", get(live)).route("/readyz", get(ready))
 }
 
 /// `/metrics`.
@@ -72,7 +88,13 @@ mod tests {
 
     struct Fixed(Option<&'static str>, Result<String, String>);
 
+    const HANGS: &str = "hangs";
+
     impl Answers for Fixed {
+        fn stopped(&self) -> Option<String> {
+            self.0.filter(|reason| *reason == HANGS).map(str::to_owned)
+        }
+
         fn unready(&self) -> Option<&'static str> {
             self.0
         }
@@ -94,6 +116,7 @@ mod tests {
     async fn answers() {
         let (syncing, fine) = (Some("not synced"), Ok("m 1".to_owned()));
         assert_eq!(ask(Fixed(syncing, fine.clone()), "/livez").await, (200, "ok".into()));
+        assert_eq!(ask(Fixed(Some(HANGS), fine.clone()), "/livez").await, (500, "hangs".into()));
         assert_eq!(ask(Fixed(syncing, fine.clone()), "/readyz").await, (503, "not synced".into()));
         assert_eq!(ask(Fixed(None, fine.clone()), "/readyz").await, (200, "ok".into()));
         assert_eq!(ask(Fixed(None, fine), "/metrics").await, (200, "m 1".into()));

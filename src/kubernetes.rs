@@ -20,8 +20,8 @@ pub async fn config() -> Result<Config, Error> {
         Error::Setup(format!("no way to the API server: {reason}; run in a pod, or set KUBECONFIG"))
     })?;
     config.connect_timeout = Some(Duration::from_secs(5));
-    // Watches are silent for as long as nothing happens.
-    config.read_timeout = None;
+    // A watch hears a bookmark every minute: a connection that is silent for longer leads to nobody any more.
+    config.read_timeout = Some(Duration::from_secs(100));
     config.write_timeout = Some(Duration::from_secs(10));
     config.default_retry = false;
     Ok(config)

@@ -17,7 +17,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -202,6 +202,10 @@ struct State {
 }
 
 impl Answers for State {
+    fn stopped(&self) -> Option<String> {
+        self.world.pulse.stopped(self.world.jobs.by_job().names(None).len(), Instant::now())
+    }
+
     fn unready(&self) -> Option<&'static str> {
         if self.ending.load(Ordering::Acquire) {
             Some("ending")

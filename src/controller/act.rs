@@ -7,6 +7,7 @@ use crate::api::{FIELD_MANAGER, FINALIZER, Savepoint, SavepointStatus, StreamJob
 use crate::engine::CallError;
 use crate::error::{Error, causes};
 use crate::plan::effect::{Child, ChildKind, Deletion, Effect, EngineCall, Event, SavepointEffect};
+use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -39,7 +40,12 @@ pub async fn act(context: &Context, job: &StreamJob, effects: Vec<Effect>) -> Re
             Effect::WriteStatus(status) => deed.write_job_status(&key, *status).await?,
             Effect::AddFinalizer => deed.add_finalizer().await?,
             Effect::RemoveFinalizer => deed.remove_finalizer().await?,
-            Effect::Create(child) => deed.create(&child).await?,
+            Effect::Create(child) => {
+                deed.create(&child).await?;
+                if child.kind() == ChildKind::Secret {
+                    context.world.tokens.made(&key, job.metadata.uid.as_deref().unwrap_or_default(), Timestamp::now());
+                }
+            }
             Effect::Apply(child) => deed.apply(&child).await?,
             Effect::Delete(deletion) => deed.delete(&deletion).await?,
             Effect::Engine { revision, call } => engine(context, job, &key, revision, &call).await?,
@@ -217,6 +223,10 @@ where
                 }
                 return other.map(drop);
             }
+        }
+        if kind == ChildKind::Secret {
+            // Its name says whose it is, and nobody here may look.
+            return Ok(());
         }
         // Made by an earlier pass that the watch has not shown yet; or somebody else's.
         let Some(owner) = controller_of(wanted.metadata.owner_references.as_deref()) else { return Ok(()) };

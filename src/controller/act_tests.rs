@@ -170,6 +170,24 @@ async fn what_exists_is_ours_or_in_the_way() {
     assert_eq!(act(&context(gone), &job(), create()).await.unwrap_err().class(), Class::Conflict);
 }
 
+/// Without the right to read one: its name says whose it is.
+#[tokio::test]
+async fn the_secret_of_a_job_is_made_once_and_never_looked_at() {
+    let (client, asked) = server(vec![("POST", 409, failure(409, "AlreadyExists"))]);
+    let (context, job) = (context(client), job());
+    let key = JobKey { namespace: "n".into(), name: "j".into() };
+    let secrets = |context: &Context| {
+        let children = crate::resources::shared_children(&job, None, &context.settings).into_iter();
+        children.filter(|child| child.kind() == ChildKind::Secret).map(Effect::Create).collect()
+    };
+    assert!(!context.world.tokens.is_there(&key, &job, &[]));
+    act(&context, &job, secrets(&context)).await.unwrap();
+    assert_eq!(lines(&asked), ["POST /api/v1/namespaces/n/secrets?&fieldManager=streamjob-operator"]);
+    assert!(context.world.tokens.is_there(&key, &job, &[]));
+    let observed = crate::controller::observe::observe(&context, &job).await;
+    assert_eq!(observed.children.secrets.len(), 1);
+}
+
 #[tokio::test]
 async fn only_the_object_that_is_meant_is_deleted() {
     let (client, asked) = server(Vec::new());

@@ -16,6 +16,8 @@ const FIRST: Duration = Duration::from_secs(1);
 /// A coordinator is back within seconds, and is waited for in the middle of a pause of the job. An API server that is away
 /// is no object's fault: all go on soon after it is back.
 const LAST_AWAY: Duration = Duration::from_secs(5);
+/// An API server that answers without success: it starts, or its store is away, or a webhook fails.
+const LAST_FAILING: Duration = Duration::from_secs(10);
 const LAST: Duration = Duration::from_secs(60);
 const LAST_TERMINAL: Duration = Duration::from_secs(300);
 
@@ -28,7 +30,11 @@ type Name = (&'static str, String, String);
 struct Failing {
     uid: Option<String>,
     generation: Option<i64>,
+    /// Failures in a row, of the same sort.
     failures: u32,
+    /// Whether they were somebody else's: those do not make it wait longer for a failure of its own, as when an API server
+    /// comes back that does not know the operator's rights yet.
+    away: bool,
     not_before: Instant,
     refusal: Option<Refusal>,
 }
@@ -58,12 +64,17 @@ impl Backoff {
         }
         let mut all = self.0.lock();
         let before = all.get(&name(kind, object)).filter(|failing| failing.is_about(object));
-        let failures = before.map_or(0, |failing| failing.failures).saturating_add(1);
-        let last = match error {
-            Error::EngineUnreachable { .. } | Error::EngineRefused { .. } | Error::ApiUnreachable { .. } => LAST_AWAY,
-            _ if error.class() == Class::Terminal => LAST_TERMINAL,
-            _ => LAST,
+        let (away, last) = match error {
+            Error::EngineUnreachable { .. } | Error::EngineRefused { .. } | Error::ApiUnreachable { .. } => {
+                (true, LAST_AWAY)
+            }
+            Error::TimedOut { .. } => (true, LAST_FAILING),
+            Error::Api { status, .. } if status.code >= 500 => (true, LAST_FAILING),
+            _ if error.class() == Class::Terminal => (false, LAST_TERMINAL),
+            _ => (false, LAST),
         };
+        let same = before.filter(|failing| failing.away == away);
+        let failures = same.map_or(0, |failing| failing.failures).saturating_add(1);
         let pause = FIRST.saturating_mul(1 << (failures - 1).min(16)).min(last);
         let pause = spread(pause, object, failures).max(error.retry_after().unwrap_or_default());
         // What the API server said stands until it says otherwise, whatever else goes wrong in between.
@@ -72,6 +83,7 @@ impl Backoff {
             uid: object.uid.clone(),
             generation: object.generation,
             failures,
+            away,
             not_before: now + pause,
             refusal,
         };
@@ -154,10 +166,25 @@ mod tests {
         // Up to a tenth more: seconds of short pauses are exact.
         assert_eq!(seconds(&Backoff::default(), &refused(500), 3), [1, 2, 4]);
         let last = |error: &Error| seconds(&Backoff::default(), error, 20)[19];
-        assert!((60..=66).contains(&last(&refused(500))));
+        assert!((60..=66).contains(&last(&refused(403))));
+        assert!((10..=11).contains(&last(&refused(500))));
         assert!((300..=330).contains(&last(&refused(422))));
         let silent = Error::EngineUnreachable { revision: 1, call: "activate", reason: String::new() };
         assert_eq!(last(&silent), 5);
+    }
+
+    /// An API server that comes back refuses everything for a moment, until it knows who has which rights.
+    #[test]
+    fn an_outage_does_not_count_against_a_job() {
+        let (backoff, now) = (Backoff::default(), Instant::now());
+        let away = Error::ApiUnreachable { verb: "list", object: "pods".into(), reason: String::new() };
+        for error in [&away, &refused(503), &Error::TimedOut { after: Duration::from_secs(30) }] {
+            for _ in 0..20 {
+                assert!(backoff.failed(KIND, &job(1), error, now) <= LAST_FAILING.mul_f64(1.1));
+            }
+        }
+        assert_eq!(backoff.failed(KIND, &job(1), &refused(403), now).as_secs(), 1);
+        assert_eq!(backoff.failed(KIND, &job(1), &refused(403), now).as_secs(), 2);
     }
 
     #[test]

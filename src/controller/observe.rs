@@ -10,7 +10,7 @@ use crate::plan::observed::{Children, EngineAnswer, Observed, ObservedSavepoint,
 use crate::plan::{savepoint_trigger, stop_trigger};
 use crate::resources::{names, read_revision};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::ObjectRef;
@@ -23,18 +23,6 @@ pub async fn observe(context: &Context, job: &StreamJob) -> Observed {
     let key = key_of(job);
     let world = &context.world;
     let owner = Owner::of(job);
-    let children = Children {
-        revisions: owner.own(&world.revisions, &key),
-        config_maps: owner.own(&world.config_maps, &key).into_iter().map(config_map).collect(),
-        secrets: owner.own(&world.secrets, &key),
-        service_accounts: owner.own(&world.service_accounts, &key).into_iter().map(service_account).collect(),
-        services: owner.own(&world.services, &key),
-        deployments: owner.own(&world.deployments, &key),
-        stateful_sets: owner.own(&world.stateful_sets, &key),
-        disruption_budgets: owner.own(&world.disruption_budgets, &key),
-        claims: owner.own(&world.claims, &key),
-        pods: owner.pods(&world.pods, &key),
-    };
     let mut events: Vec<_> = world
         .events
         .of(&key)
@@ -43,6 +31,18 @@ pub async fn observe(context: &Context, job: &StreamJob) -> Observed {
         .map(Arc::unwrap_or_clone)
         .collect();
     events.sort_by_key(last_seen);
+    let children = Children {
+        revisions: owner.own(&world.revisions, &key),
+        config_maps: owner.own(&world.config_maps, &key).into_iter().map(config_map).collect(),
+        secrets: token_secret(context, job, &key, &events).into_iter().collect(),
+        service_accounts: owner.own(&world.service_accounts, &key).into_iter().map(service_account).collect(),
+        services: owner.own(&world.services, &key),
+        deployments: owner.own(&world.deployments, &key),
+        stateful_sets: owner.own(&world.stateful_sets, &key),
+        disruption_budgets: owner.own(&world.disruption_budgets, &key),
+        claims: owner.own(&world.claims, &key),
+        pods: owner.pods(&world.pods, &key),
+    };
     Observed {
         namespace_terminating: world.is_terminating(&key.namespace),
         children,
@@ -53,6 +53,23 @@ pub async fn observe(context: &Context, job: &StreamJob) -> Observed {
         refused: world.backoff.refusal(StreamJob::KIND, &job.metadata),
         job: job.clone(),
     }
+}
+
+/// Known by its name alone: nobody may look at it.
+fn token_secret(
+    context: &Context,
+    job: &StreamJob,
+    key: &JobKey,
+    events: &[Event],
+) -> Option<PartialObjectMeta<Secret>> {
+    context.world.tokens.is_there(key, job, events).then(|| PartialObjectMeta {
+        metadata: ObjectMeta {
+            name: Some(names::token_secret(&key.name, job.metadata.uid.as_deref().unwrap_or_default())),
+            namespace: Some(key.namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        ..PartialObjectMeta::default()
+    })
 }
 
 /// Those of the job, and the one that it shall begin with, which may be another job's.

@@ -108,6 +108,7 @@ async fn guarded<K: Resource>(
     pass: impl Future<Output = Result<Duration, Error>>,
 ) -> Result<Action, Error> {
     let counted = context.metrics().reconcile(kind);
+    let _pass = context.world.pulse.pass(Instant::now());
     let backoff = &context.world.backoff;
     if let Some(left) = backoff.wait(kind, object.meta(), Instant::now()) {
         counted.ended("waiting");

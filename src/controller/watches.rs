@@ -2,6 +2,7 @@
 //! coordinator pods, and wakes what is concerned. Reads; never writes.
 
 use super::cache::{Cache, JobKey, Mains};
+use super::trim::{self, Trim};
 use super::world::World;
 use crate::api::{Savepoint, StreamJob};
 use crate::error::causes;
@@ -9,9 +10,7 @@ use crate::resources::JOB;
 use futures::{Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{
-    ConfigMap, Event as KubeEvent, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Event as KubeEvent, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
@@ -26,9 +25,10 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Objects in one answer to a list.
+const PAGE: u32 = 50;
 /// What the operator made.
 const MANAGED: &str = "app.kubernetes.io/managed-by=streamjob-operator";
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Where what is seen of one kind goes.
 trait Sink<W>: Send + 'static {
@@ -51,6 +51,11 @@ pub fn start(client: &Client, namespaces: &[String], world: &Arc<World>) {
     }
 }
 
+/// All kinds are listed at once, and what is listed is in memory whole before it is trimmed.
+fn paged() -> Config {
+    Config::default().page_size(PAGE)
+}
+
 struct Watches {
     client: Client,
     scope: Option<String>,
@@ -59,8 +64,8 @@ struct Watches {
 
 impl Watches {
     fn all(&self) {
-        self.objects::<DeserializeGuard<StreamJob>>(Config::default(), Jobs(self.world.clone()));
-        self.objects::<DeserializeGuard<Savepoint>>(Config::default(), Savepoints(self.world.clone()));
+        self.objects::<DeserializeGuard<StreamJob>>(paged(), Jobs(self.world.clone()));
+        self.objects::<DeserializeGuard<Savepoint>>(paged(), Savepoints(self.world.clone()));
         self.children::<ControllerRevision>(|world| &world.revisions);
         self.children::<Service>(|world| &world.services);
         self.children::<Deployment>(|world| &world.deployments);
@@ -68,18 +73,18 @@ impl Watches {
         self.children::<PodDisruptionBudget>(|world| &world.disruption_budgets);
         self.metadata::<ConfigMap>(|world| &world.config_maps);
         self.metadata::<ServiceAccount>(|world| &world.service_accounts);
-        self.metadata::<Secret>(|world| &world.secrets);
         self.children::<PersistentVolumeClaim>(|world| &world.claims);
-        self.objects::<Pod>(Config::default().labels(MANAGED), Pods(self.world.clone()));
+        self.objects::<Pod>(paged().labels(MANAGED), Pods(self.world.clone()));
         self.events();
     }
 
     /// Whose a warning is can be told only once the jobs are known; nobody waits for warnings.
     fn events(&self) {
         let (world, scope) = (self.world.clone(), self.scope.clone());
-        let stream =
-            watcher(self.api::<KubeEvent>(), Config::default().fields("type=Warning")).backoff(Patience::default());
+        let task = world.pulse.task("the watch of events".into());
+        let stream = watcher(self.api::<KubeEvent>(), paged().fields("type=Warning")).backoff(Patience::default());
         tokio::spawn(async move {
+            let _task = task;
             world.wait_until_synced().await;
             feed(stream, scope, "events".into(), world.clone(), Events(world), None::<fn()>).await;
         });
@@ -95,6 +100,7 @@ impl Watches {
     fn objects<W>(&self, config: Config, sink: impl Sink<W>)
     where
         W: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Trim
             + Clone
             + Debug
             + DeserializeOwned
@@ -108,6 +114,7 @@ impl Watches {
     fn children<K>(&self, cache: fn(&World) -> &Cache<K>)
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Trim
             + Clone
             + Debug
             + DeserializeOwned
@@ -115,10 +122,10 @@ impl Watches {
             + Sync
             + 'static,
     {
-        self.objects::<K>(Config::default().labels(MANAGED), Children { world: self.world.clone(), cache });
+        self.objects::<K>(paged().labels(MANAGED), Children { world: self.world.clone(), cache });
     }
 
-    /// Of kinds whose content is never read, above all of secrets.
+    /// Of kinds whose content is never read.
     fn metadata<K>(&self, cache: fn(&World) -> &Cache<PartialObjectMeta<K>>)
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -129,20 +136,25 @@ impl Watches {
             + Sync
             + 'static,
     {
-        let config = Config::default().labels(MANAGED);
+        let config = paged().labels(MANAGED);
         self.objects::<PartialObjectMeta<K>>(config, Children { world: self.world.clone(), cache });
     }
 
     fn feed<W>(&self, stream: impl Stream<Item = watcher::Result<Event<W>>> + Send + 'static, sink: impl Sink<W>)
     where
-        W: Resource<DynamicType = ()> + Send + 'static,
+        W: Resource<DynamicType = ()> + Trim + Send + 'static,
     {
         let stream = stream.backoff(Patience::default());
         let kind = W::plural(&()).into_owned();
         self.world.expect_sync();
         let world = self.world.clone();
         let first = Some(move || world.synced());
-        tokio::spawn(feed(stream, self.scope.clone(), kind, self.world.clone(), sink, first));
+        let task = self.world.pulse.task(format!("the watch of {kind}"));
+        let fed = feed(stream, self.scope.clone(), kind, self.world.clone(), sink, first);
+        tokio::spawn(async move {
+            let _task = task;
+            fed.await;
+        });
     }
 }
 
@@ -172,7 +184,7 @@ impl Backoff for Patience {
     }
 }
 
-async fn feed<W: Resource<DynamicType = ()>>(
+async fn feed<W: Resource<DynamicType = ()> + Trim>(
     stream: impl Stream<Item = watcher::Result<Event<W>>> + Send,
     scope: Option<String>,
     kind: String,
@@ -218,26 +230,18 @@ async fn feed<W: Resource<DynamicType = ()>>(
     }
 }
 
-fn see<W: Resource<DynamicType = ()>>(
+fn see<W: Resource<DynamicType = ()> + Trim>(
     sink: &impl Sink<W>,
     world: &World,
     name: String,
     mut object: W,
 ) -> Option<(JobKey, String)> {
     let job = sink.job(&object)?;
-    prune(&mut object);
+    trim::metadata(object.meta_mut());
+    object.trim();
     sink.saw(job.clone(), object);
     world.wake(&job);
     Some((job, name))
-}
-
-/// Half of an object as it comes from the API server says who wrote what; nobody reads that here.
-fn prune<W: Resource>(object: &mut W) {
-    let metadata = object.meta_mut();
-    metadata.managed_fields = None;
-    if let Some(annotations) = &mut metadata.annotations {
-        annotations.remove(LAST_APPLIED);
-    }
 }
 
 fn job_of_label<K: ResourceExt>(object: &K) -> Option<JobKey> {
@@ -421,15 +425,5 @@ mod tests {
     fn whose_a_name_may_be() {
         assert_eq!(candidates("a-b-c1-7f-x").collect::<Vec<_>>(), ["a-b-c1-7f", "a-b-c1", "a-b", "a"]);
         assert_eq!(candidates("a").count(), 0);
-    }
-
-    #[test]
-    fn what_nobody_reads_is_not_kept() {
-        let mut pod = Pod::default();
-        pod.metadata.managed_fields = Some(Vec::new());
-        pod.metadata.annotations = Some([(LAST_APPLIED.to_owned(), "{}".to_owned()), ("a".into(), "b".into())].into());
-        prune(&mut pod);
-        assert_eq!(pod.metadata.managed_fields, None);
-        assert_eq!(pod.metadata.annotations, Some([("a".to_owned(), "b".to_owned())].into()));
     }
 }

@@ -2,12 +2,16 @@
 
 use super::backoff::Backoff;
 use super::cache::{Cache, JobKey, Mains};
+use super::pulse::Pulse;
+use super::tokens::Tokens;
 use super::wakes::Wakes;
 use crate::api::{Savepoint, SavepointPhase, StreamJob};
-use crate::engine::{EngineClient, Engines};
+use crate::engine::{EngineClient, Engines, News};
 use crate::metrics::Metrics;
+use crate::plan::awaits_checkpoint;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use kube::api::PartialObjectMeta;
@@ -26,7 +30,6 @@ pub struct World {
     pub savepoints: Mains<Savepoint>,
     pub revisions: Cache<ControllerRevision>,
     pub config_maps: Cache<PartialObjectMeta<ConfigMap>>,
-    pub secrets: Cache<PartialObjectMeta<Secret>>,
     pub service_accounts: Cache<PartialObjectMeta<ServiceAccount>>,
     pub services: Cache<Service>,
     pub deployments: Cache<Deployment>,
@@ -38,6 +41,8 @@ pub struct World {
     pub engines: Arc<Engines>,
     pub metrics: Arc<Metrics>,
     pub backoff: Backoff,
+    pub tokens: Tokens,
+    pub pulse: Arc<Pulse>,
     pub job_wakes: Arc<Wakes<ObjectRef<StreamJob>>>,
     pub savepoint_wakes: Arc<Wakes<ObjectRef<Savepoint>>>,
     /// Namespaces in which nothing can be created any more, as the API server said last.
@@ -50,8 +55,10 @@ impl World {
     pub fn new(engine: EngineClient, metrics: Arc<Metrics>) -> Arc<World> {
         Arc::new_cyclic(|world: &Weak<World>| {
             let world = world.clone();
-            let wake = move |job: &JobKey| {
-                if let Some(world) = world.upgrade() {
+            let tell = move |job: &JobKey, news: News| {
+                if let Some(world) = world.upgrade()
+                    && (news == News::Change || world.awaits_checkpoint(job))
+                {
                     world.wake(job);
                 }
             };
@@ -60,7 +67,6 @@ impl World {
                 savepoints: Mains::default(),
                 revisions: Cache::default(),
                 config_maps: Cache::default(),
-                secrets: Cache::default(),
                 service_accounts: Cache::default(),
                 services: Cache::default(),
                 deployments: Cache::default(),
@@ -69,9 +75,11 @@ impl World {
                 claims: Cache::default(),
                 pods: Cache::default(),
                 events: Cache::default(),
-                engines: Engines::new(engine, wake),
+                engines: Engines::new(engine, tell),
                 metrics,
                 backoff: Backoff::default(),
+                tokens: Tokens::default(),
+                pulse: Arc::default(),
                 job_wakes: Arc::default(),
                 savepoint_wakes: Arc::default(),
                 terminating: Mutex::default(),
@@ -92,6 +100,13 @@ impl World {
         }
     }
 
+    /// Most jobs have nothing to do at most of their checkpoints.
+    fn awaits_checkpoint(&self, job: &JobKey) -> bool {
+        let Some(known) = self.jobs.by_job().get(job, &job.name) else { return false };
+        known.status.as_ref().is_none_or(|status| awaits_checkpoint(status, Timestamp::now()))
+            || self.savepoints.by_job().of(job).iter().any(|savepoint| is_waiting(savepoint))
+    }
+
     pub fn wake_savepoint(&self, namespace: &str, name: &str) {
         self.savepoint_wakes.wake(ObjectRef::new(name).within(namespace));
     }
@@ -99,6 +114,7 @@ impl World {
     /// A job that is no more.
     pub fn forget(&self, job: &JobKey) {
         self.engines.forget(job);
+        self.tokens.forget(job);
         self.backoff.forget(StreamJob::KIND, &job.namespace, &job.name);
     }
 
@@ -120,6 +136,7 @@ impl World {
 
     /// Begins to act: everything is looked at, and coordinators are followed.
     pub fn activate(&self) {
+        self.pulse.activate(Instant::now());
         self.engines.activate();
         for pod in self.pods.all() {
             self.engines.saw(&pod);

@@ -1,10 +1,10 @@
-//! Follows every coordinator pod with one long poll, keeps its newest answer, and wakes the job's reconcile when it changed.
+//! Follows every coordinator pod with one long poll, keeps its newest answer, and tells when it changed, and in how much.
 //! Requests that change something are not made here.
 
 use super::client::{CallError, EngineClient};
 use super::tally::Tally;
 use crate::controller::JobKey;
-use crate::plan::observed::{EngineAnswer, EngineStatus};
+use crate::plan::observed::{EngineAnswer, EngineCheckpoints, EngineStatus};
 use crate::resources::{COMPONENT, COORDINATOR, JOB, REST_PORT, REVISION};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -25,9 +25,17 @@ const POLL: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
+/// What is new in a coordinator's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// Another checkpoint, as every few seconds: of interest to whoever counts them.
+    Checkpoint,
+    Change,
+}
+
 pub struct Engines {
     client: EngineClient,
-    wake: Box<dyn Fn(&JobKey) + Send + Sync>,
+    tell: Box<dyn Fn(&JobKey, News) + Send + Sync>,
     state: Mutex<State>,
 }
 
@@ -65,8 +73,8 @@ impl Drop for Followed {
 }
 
 impl Engines {
-    pub fn new(client: EngineClient, wake: impl Fn(&JobKey) + Send + Sync + 'static) -> Arc<Engines> {
-        Arc::new(Engines { client, wake: Box::new(wake), state: Mutex::default() })
+    pub fn new(client: EngineClient, tell: impl Fn(&JobKey, News) + Send + Sync + 'static) -> Arc<Engines> {
+        Arc::new(Engines { client, tell: Box::new(tell), state: Mutex::default() })
     }
 
     pub fn client(&self) -> &EngineClient {
@@ -178,20 +186,18 @@ impl Engines {
         self.state.lock().jobs.values().map(|job| job.pods.len()).sum()
     }
 
-    /// Whether the answer is news.
-    fn learned(&self, job: &JobKey, pod: &str, uid: &str, answer: EngineAnswer) -> bool {
+    /// What is new in the answer, if anything is.
+    fn learned(&self, job: &JobKey, pod: &str, uid: &str, answer: EngineAnswer) -> Option<News> {
         let mut state = self.state.lock();
-        let Some(job) = state.jobs.get_mut(job) else { return false };
-        let Some(followed) = job.pods.get_mut(pod).filter(|known| known.uid == uid) else { return false };
-        if followed.answer.as_ref() == Some(&answer) {
-            return false;
-        }
+        let job = state.jobs.get_mut(job)?;
+        let followed = job.pods.get_mut(pod).filter(|known| known.uid == uid)?;
+        let news = news(followed.answer.as_ref(), &answer)?;
         match &answer {
             EngineAnswer::Status(status) => job.tally.learned(status, Timestamp::now()),
             EngineAnswer::Unreachable(_) => job.tally.silent(followed.revision, Timestamp::now()),
         }
         followed.answer = Some(answer);
-        true
+        Some(news)
     }
 }
 
@@ -252,10 +258,33 @@ impl Follower {
             Ok(status) => EngineAnswer::Status(Box::new(status)),
             Err(error) => EngineAnswer::Unreachable(error.to_string()),
         };
-        if engines.learned(&self.job, &self.pod, &self.uid, answer) {
-            (engines.wake)(&self.job);
+        if let Some(news) = engines.learned(&self.job, &self.pod, &self.uid, answer) {
+            (engines.tell)(&self.job, news);
         }
     }
+}
+
+fn news(known: Option<&EngineAnswer>, answer: &EngineAnswer) -> Option<News> {
+    if known == Some(answer) {
+        return None;
+    }
+    let (Some(EngineAnswer::Status(known)), EngineAnswer::Status(status)) = (known, answer) else {
+        return Some(News::Change);
+    };
+    // The first one makes a job ready.
+    let more = known.checkpoints.completed > 0 && status.checkpoints.completed >= known.checkpoints.completed;
+    let before = EngineStatus {
+        version: status.version,
+        restore_point: status.restore_point.clone(),
+        checkpoints: EngineCheckpoints {
+            failed: known.checkpoints.failed,
+            last_failure: known.checkpoints.last_failure.clone(),
+            restored_from: known.checkpoints.restored_from,
+            ..status.checkpoints.clone()
+        },
+        ..EngineStatus::clone(known)
+    };
+    Some(if more && before == **status { News::Checkpoint } else { News::Change })
 }
 
 /// Whose coordinator it is, if it is one.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::plan::observed::EngineRestorePoint;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -30,7 +31,7 @@ const LATE: &str = "2026-01-02T00:00:00Z";
 
 fn engines() -> (Arc<Engines>, mpsc::Receiver<JobKey>) {
     let (sender, wakes) = mpsc::channel(100);
-    let engines = Engines::new(EngineClient::new().unwrap(), move |job| drop(sender.try_send(job.clone())));
+    let engines = Engines::new(EngineClient::new().unwrap(), move |job, _| drop(sender.try_send(job.clone())));
     (engines, wakes)
 }
 
@@ -83,8 +84,8 @@ async fn which_of_several_pods_counts() {
     };
     let silent = EngineAnswer::Unreachable("x".into());
     let speaking = EngineAnswer::Status(Box::default());
-    assert!(engines.learned(&job(), "a", "a-127.9.9.1", speaking.clone()));
-    assert!(!engines.learned(&job(), "a", "a-127.9.9.1", speaking.clone()));
+    assert_eq!(engines.learned(&job(), "a", "a-127.9.9.1", speaking.clone()), Some(News::Change));
+    assert_eq!(engines.learned(&job(), "a", "a-127.9.9.1", speaking.clone()), None);
     engines.learned(&job(), "b", "b-127.9.9.2", silent);
     assert_eq!(ip(1, None).as_deref(), Some("127.9.9.1"));
     assert_eq!(ip(2, None).as_deref(), Some("127.9.9.3"));
@@ -95,7 +96,7 @@ async fn which_of_several_pods_counts() {
     // Of an earlier job of the same name.
     assert_eq!(ip(1, Some("2026-01-03T00:00:00Z")), None);
     // Another pod of the same name says nothing for this one.
-    assert!(!engines.learned(&job(), "b", "another", speaking));
+    assert_eq!(engines.learned(&job(), "b", "another", speaking), None);
 }
 
 #[tokio::test]
@@ -108,4 +109,33 @@ async fn a_job_that_is_gone_leaves_nothing() {
     engines.gone(&pod);
     engines.forget(&job());
     assert!(engines.tally(&job()).is_none());
+}
+
+#[test]
+fn one_more_checkpoint_is_no_change() {
+    let running = |version: u64, completed: i64| EngineStatus {
+        version,
+        state: "RUNNING".into(),
+        running_since: Some(1),
+        restore_point: (completed > 0).then(|| EngineRestorePoint { checkpoint: completed, path: "p".into() }),
+        checkpoints: EngineCheckpoints {
+            completed,
+            last_id: Some(completed),
+            last_completed_at: Some(completed * 1000),
+            ..EngineCheckpoints::default()
+        },
+        ..EngineStatus::default()
+    };
+    let answer = |status: EngineStatus| EngineAnswer::Status(Box::new(status));
+    let between = |known: EngineStatus, status: EngineStatus| news(Some(&answer(known)), &answer(status));
+    assert_eq!(news(None, &answer(running(1, 1))), Some(News::Change));
+    assert_eq!(between(running(1, 1), running(1, 1)), None);
+    assert_eq!(between(running(1, 1), running(2, 2)), Some(News::Checkpoint));
+    // The first one, one that failed, and another coordinator, which counts anew.
+    assert_eq!(between(running(1, 0), running(2, 1)), Some(News::Change));
+    let failed = EngineCheckpoints { failed: 1, ..running(2, 1).checkpoints };
+    assert_eq!(between(running(1, 1), EngineStatus { checkpoints: failed, ..running(2, 1) }), Some(News::Change));
+    assert_eq!(between(running(1, 5), running(2, 1)), Some(News::Change));
+    assert_eq!(between(running(1, 1), EngineStatus { restarts: 1, ..running(2, 2) }), Some(News::Change));
+    assert_eq!(news(Some(&answer(running(1, 1))), &EngineAnswer::Unreachable("x".into())), Some(News::Change));
 }

@@ -6,5 +6,5 @@ mod follow;
 mod tally;
 
 pub use client::{CallError, EngineClient, Target};
-pub use follow::Engines;
+pub use follow::{Engines, News};
 pub use tally::Tally;

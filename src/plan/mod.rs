@@ -33,6 +33,7 @@ mod tests;
 pub use effect::{Effect, EngineCall, Plan};
 pub use ids::{savepoint_trigger, stop_trigger};
 pub use observed::{Observed, ObservedSavepoint};
+pub use progress::awaits_checkpoint;
 pub use savepoints::{SavepointPlan, plan_savepoint};
 
 use crate::api::FINALIZER;

@@ -4,11 +4,28 @@ use super::context::Context;
 use super::draft::Draft;
 use super::engine::{Phase, checkpoint, of_savepoint};
 use crate::api::conditions::shorten;
-use crate::api::status::Counted;
+use crate::api::conditions::{Truth, aspect};
+use crate::api::status::{Counted, StreamJobStatus};
+use jiff::Timestamp;
 use std::time::Duration;
 
 /// Between two writes of the newest checkpoint, if nothing else changes.
-const PACE: Duration = Duration::from_secs(30);
+const PACE: Duration = Duration::from_secs(60);
+
+/// Whether one more checkpoint can change anything about a job but its newest one, or that one is to be written again.
+#[must_use]
+pub fn awaits_checkpoint(status: &StreamJobStatus, now: Timestamp) -> bool {
+    let holds = |aspect: &str| {
+        status.conditions.iter().any(|condition| condition.type_ == aspect && condition.status == Truth::True)
+    };
+    let at_rest = status.operation.is_none()
+        && status.trial.is_none()
+        && holds(aspect::READY)
+        && holds(aspect::CHECKPOINTS_HEALTHY);
+    let written = status.last_checkpoint.as_ref().and_then(|known| known.completed_at.as_ref());
+    let fresh = written.is_some_and(|at| Duration::try_from(now.duration_since(at.0)).unwrap_or_default() < PACE);
+    !(at_rest && fresh)
+}
 
 pub fn observe(context: &Context, draft: &mut Draft) {
     // What was observed is of the revision before if another takes over now.
@@ -49,5 +66,43 @@ pub fn observe(context: &Context, draft: &mut Draft) {
     };
     if due || draft.status != context.status {
         draft.status.last_checkpoint = Some(newest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::status::OperationKind;
+    use serde_json::json;
+
+    #[test]
+    fn only_a_job_at_rest_does_not_wait_for_checkpoints() {
+        let conditions = [aspect::READY, aspect::CHECKPOINTS_HEALTHY].map(|aspect| {
+            json!({
+                "type": aspect, "status": "True", "reason": "R", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            })
+        });
+        let status: StreamJobStatus = serde_json::from_value(json!({
+            "state": "Running", "currentRevision": 1, "conditions": conditions,
+            "lastCheckpoint": { "id": 7, "completedAt": "2026-01-01T00:00:00Z" },
+        }))
+        .unwrap();
+        let soon: Timestamp = "2026-01-01T00:00:59Z".parse().unwrap();
+        let later: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
+        assert!(!awaits_checkpoint(&status, soon));
+        assert!(awaits_checkpoint(&status, later));
+        assert!(awaits_checkpoint(&StreamJobStatus { last_checkpoint: None, ..status.clone() }, soon));
+        for aspect in [aspect::READY, aspect::CHECKPOINTS_HEALTHY] {
+            let mut other = status.clone();
+            other.conditions.retain(|condition| condition.type_ != aspect);
+            assert!(awaits_checkpoint(&other, soon), "{aspect}");
+        }
+        let mut busy = serde_json::to_value(&status).unwrap();
+        busy["operation"] = json!({
+            "id": "a", "kind": OperationKind::Upgrade, "step": "Saving", "attempt": 1,
+            "startedAt": "2026-01-01T00:00:00Z", "stepStartedAt": "2026-01-01T00:00:00Z",
+        });
+        assert!(awaits_checkpoint(&serde_json::from_value(busy).unwrap(), soon));
     }
 }

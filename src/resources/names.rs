@@ -40,8 +40,10 @@ pub fn disruption_budget(job: &str) -> String {
     job.to_owned()
 }
 
-pub fn token_secret(job: &str) -> String {
-    format!("{job}-token")
+/// Of this very job, not of an earlier one of the same name: what is there under this name has the right content.
+pub fn token_secret(job: &str, uid: &str) -> String {
+    let short: String = uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+    format!("{job}-token-{short}")
 }
 
 /// The claim made from a template.

@@ -115,6 +115,7 @@ fn template(
 ) -> PodTemplateSpec {
     let (job, spec) = (revision.job, revision.spec);
     let name = job_name(job);
+    let uid = job.metadata.uid.as_deref().unwrap_or_default();
     let mut env = vec![plain(TOKEN_FILE_VARIABLE, format!("{TOKEN_DIRECTORY}/{TOKEN_KEY}")), pod_ip()];
     env.extend(storage_env(spec));
     env.extend(secret_env(spec));
@@ -136,7 +137,7 @@ fn template(
         Volume {
             name: TOKEN_VOLUME.into(),
             secret: Some(SecretVolumeSource {
-                secret_name: Some(names::token_secret(name)),
+                secret_name: Some(names::token_secret(name, uid)),
                 // Readable for the pod's group alone.
                 default_mode: Some(0o440),
                 ..SecretVolumeSource::default()

@@ -43,9 +43,11 @@ fn service_account(job: &StreamJob) -> ServiceAccount {
 }
 
 fn token_secret(job: &StreamJob, settings: &Settings) -> Secret {
-    let token = settings.token_key.token(job.metadata.uid.as_deref().unwrap_or_default());
+    let uid = job.metadata.uid.as_deref().unwrap_or_default();
+    let token = settings.token_key.token(uid);
     Secret {
-        metadata: owned(job, names::token_secret(job_name(job)), None, None),
+        metadata: owned(job, names::token_secret(job_name(job), uid), None, None),
+        immutable: Some(true),
         type_: Some("Opaque".into()),
         data: Some([(TOKEN_KEY.to_owned(), ByteString(token.into_bytes()))].into()),
         ..Secret::default()
