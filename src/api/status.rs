@@ -220,9 +220,12 @@ pub struct Trial {
     /// What it went on from: where the stable revision goes on if this one fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_point: Option<RestorePoint>,
-    /// The stable revision can go on with the job's state.
+    /// There is a stable revision to go back to.
     #[serde(default)]
     pub revocable: bool,
+    /// It began without the state of the revision before, as `upgrade.mode` Stateless says; so does the way back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anew: bool,
     /// Checkpoints of this coordinator that do not count: completed before the last restart.
     #[serde(default)]
     pub checkpoints_before: i64,

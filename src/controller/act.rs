@@ -6,7 +6,7 @@ use super::cache::JobKey;
 use crate::api::{FIELD_MANAGER, FINALIZER, Savepoint, SavepointStatus, StreamJob, StreamJobStatus};
 use crate::engine::CallError;
 use crate::error::{Error, causes};
-use crate::plan::effect::{Child, ChildKind, Deletion, Effect, EngineCall, Event, SavepointEffect};
+use crate::plan::effect::{Child, ChildKind, Deletion, Effect, EngineCall, Event, SavepointEffect, Scaling};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -48,6 +48,7 @@ pub async fn act(context: &Context, job: &StreamJob, effects: Vec<Effect>) -> Re
             }
             Effect::Apply(child) => deed.apply(&child).await?,
             Effect::Delete(deletion) => deed.delete(&deletion).await?,
+            Effect::Scale(scaling) => deed.scale(&scaling).await?,
             Effect::Engine { revision, call } => engine(context, job, &key, revision, &call).await?,
             Effect::CreateSavepoint(savepoint) => deed.create_savepoint(&savepoint).await?,
             Effect::DeleteSavepoint { name } => deed.delete_savepoint(&name).await?,
@@ -110,7 +111,12 @@ async fn engine(
     tracing::info!(job = %key, revision, call = name, "asking the coordinator");
     context.world.engines.client().call(&target, call).await.map_err(|error| match error {
         CallError::Unreachable(reason) => Error::EngineUnreachable { revision, call: name, reason },
-        CallError::Refused { status, message } => Error::EngineRefused { revision, call: name, status, message },
+        CallError::Refused { status, message } => {
+            if let EngineCall::Stop { trigger, .. } | EngineCall::Savepoint { trigger, .. } = call {
+                context.world.engines.refused(key, trigger, status, &message);
+            }
+            Error::EngineRefused { revision, call: name, status, message }
+        }
     })
 }
 
@@ -267,6 +273,18 @@ where
                 other.map(drop)
             }
         }
+    }
+
+    /// Of this object only: the API server refuses another uid.
+    async fn scale(&self, scaling: &Scaling) -> Result<(), Error> {
+        let Scaling { kind, name, uid, replicas } = scaling;
+        let patch = json!({ "metadata": { "uid": uid }, "spec": { "replicas": replicas } });
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        self.children(*kind)
+            .patch(name, &parameters, &Patch::Merge(&patch))
+            .await_for("scale", format!("{kind:?} {name}"))
+            .await
+            .map(drop)
     }
 
     async fn create_savepoint(&self, savepoint: &Savepoint) -> Result<(), Error> {

@@ -154,6 +154,9 @@ async fn ask(
 ) -> Option<SavepointAnswer> {
     let target = context.target(job, key, revision)?;
     match context.world.engines.client().savepoint(&target, trigger).await {
+        Ok(SavepointAnswer::Unknown) => {
+            Some(context.world.engines.refusal(key, trigger).unwrap_or(SavepointAnswer::Unknown))
+        }
         Ok(answer) => Some(answer),
         Err(error) => {
             tracing::debug!(job = %key, revision, trigger, error = %error, "nobody knows how the savepoint stands");

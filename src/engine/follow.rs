@@ -4,7 +4,7 @@
 use super::client::{CallError, EngineClient};
 use super::tally::Tally;
 use crate::controller::JobKey;
-use crate::plan::observed::{EngineAnswer, EngineCheckpoints, EngineStatus};
+use crate::plan::observed::{EngineAnswer, EngineCheckpoints, EngineStatus, SavepointAnswer};
 use crate::resources::{COMPONENT, COORDINATOR, JOB, REST_PORT, REVISION};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -24,6 +24,8 @@ const POLL: Duration = Duration::from_secs(2);
 /// From one failed attempt to the next: at first a container is about to start, later something is wrong.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
+/// Refusals that are kept of a job: those of the attempts of one operation.
+const REFUSED: usize = 16;
 
 /// What is new in a coordinator's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,8 @@ struct Job {
     /// By name.
     pods: BTreeMap<String, Followed>,
     tally: Tally,
+    /// Savepoints that a coordinator would not begin with, oldest first.
+    refused: Vec<(String, SavepointAnswer)>,
 }
 
 /// A coordinator pod with an address.
@@ -142,6 +146,7 @@ impl Engines {
         let mut state = self.state.lock();
         if let Some(known) = state.jobs.get_mut(job) {
             known.tally = Tally::default();
+            known.refused.clear();
             if known.pods.is_empty() {
                 state.jobs.remove(job);
             }
@@ -174,6 +179,25 @@ impl Engines {
             _ => None,
         };
         Some((pod.address, job_id))
+    }
+
+    /// A coordinator would not begin with a savepoint: it knows nothing of the request, so it is kept here what it said.
+    pub fn refused(&self, job: &JobKey, trigger: &str, status: u16, message: &str) {
+        let mut state = self.state.lock();
+        let Some(job) = state.jobs.get_mut(job) else { return };
+        job.refused.retain(|(known, _)| known != trigger);
+        if job.refused.len() >= REFUSED {
+            job.refused.remove(0);
+        }
+        let terminal = matches!(status, 400 | 413 | 422);
+        job.refused.push((trigger.to_owned(), SavepointAnswer::Refused { reason: message.to_owned(), terminal }));
+    }
+
+    /// What a coordinator said to such a request, if it would not begin with it.
+    pub fn refusal(&self, job: &JobKey, trigger: &str) -> Option<SavepointAnswer> {
+        let state = self.state.lock();
+        let refused = state.jobs.get(job)?.refused.iter();
+        refused.filter(|(known, _)| known == trigger).map(|(_, answer)| answer.clone()).next_back()
     }
 
     /// What metrics show of a job; it outlives the job's coordinators.

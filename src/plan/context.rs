@@ -1,6 +1,6 @@
 //! What was observed, as questions that decisions ask.
 
-use super::effect::{Child, ChildKind, Deletion, Effect};
+use super::effect::{Child, ChildKind, Deletion, Effect, Scaling};
 use super::engine::Engine;
 use super::observed::{EngineAnswer, Observed};
 use crate::api::status::{Operation, OperationKind, StreamJobStatus};
@@ -155,7 +155,11 @@ impl<'a> Context<'a> {
     /// Creations of what is missing of a revision. Workers are needed as long as there is something for them to do.
     pub fn missing_of(&self, stored: &StoredRevision, with_workers: bool) -> Vec<Effect> {
         let revision = self.revision(stored);
-        let mut effects = Vec::new();
+        let mut effects = self.scaled_by_hand(stored, with_workers);
+        if self.revisions.contains_key(&stored.number) && self.is_complete(stored.number, with_workers) {
+            // Most passes end here: nothing has to be rendered.
+            return effects;
+        }
         if !self.revisions.contains_key(&stored.number) {
             effects
                 .push(Effect::Create(Child::ControllerRevision(Box::new(resources::controller_revision(&revision)))));
@@ -165,6 +169,42 @@ impl<'a> Context<'a> {
         effects
             .extend(missing.filter(|child| with_workers || child.kind() != ChildKind::StatefulSet).map(Effect::Create));
         effects
+    }
+
+    fn is_complete(&self, revision: i64, with_workers: bool) -> bool {
+        let (job, children) = (self.name(), &self.observed.children);
+        let (coordinator, workers) = (names::coordinator(job, revision), names::workers(job, revision));
+        has(children.config_maps.iter().map(|it| &it.metadata), &names::config_map(job, revision))
+            && has(children.services.iter().map(|it| &it.metadata), &coordinator)
+            && has(children.services.iter().map(|it| &it.metadata), &workers)
+            && has(children.deployments.iter().map(|it| &it.metadata), &coordinator)
+            && (!with_workers || has(children.stateful_sets.iter().map(|it| &it.metadata), &workers))
+    }
+
+    /// Somebody, or another controller, gave a workload another number of pods than the revision needs.
+    fn scaled_by_hand(&self, stored: &StoredRevision, with_workers: bool) -> Vec<Effect> {
+        let children = &self.observed.children;
+        let ours = |metadata: &ObjectMeta| {
+            revision_of(metadata) == Some(stored.number) && metadata.deletion_timestamp.is_none()
+        };
+        let deployments = children
+            .deployments
+            .iter()
+            .map(|it| (ChildKind::Deployment, &it.metadata, it.spec.as_ref().and_then(|spec| spec.replicas), 1));
+        let workers = resources::workers_needed(&stored.spec);
+        let sets =
+            children.stateful_sets.iter().filter(|_| with_workers).map(|it| {
+                (ChildKind::StatefulSet, &it.metadata, it.spec.as_ref().and_then(|spec| spec.replicas), workers)
+            });
+        deployments
+            .chain(sets)
+            // The API server fills in one where nothing is said.
+            .filter(|(_, metadata, found, wanted)| ours(metadata) && found.unwrap_or(1) != *wanted)
+            .map(|(kind, metadata, _, replicas)| {
+                let name = metadata.name.clone().unwrap_or_default();
+                Effect::Scale(Scaling { kind, name, uid: metadata.uid.clone(), replicas })
+            })
+            .collect()
     }
 
     pub fn revision<'b>(&'b self, stored: &'b StoredRevision) -> resources::Revision<'b> {
@@ -232,7 +272,8 @@ impl<'a> Context<'a> {
         Some(StoredRevision {
             number,
             max_parallelism: match self.status.max_parallelism {
-                Some(most) if goes_on || operation.kind == OperationKind::Rollback => most,
+                // A way back without state begins anew in this as well.
+                Some(most) if goes_on || (operation.kind == OperationKind::Rollback && has_state(operation)) => most,
                 _ => max_parallelism(&spec),
             },
             spec,
@@ -249,6 +290,15 @@ impl<'a> Context<'a> {
 
 pub fn max_parallelism(spec: &StreamJobSpec) -> i32 {
     spec.max_parallelism.unwrap_or_else(|| resources::default_max_parallelism(spec.parallelism))
+}
+
+/// What a path says that somebody wrote has no number.
+fn has_state(operation: &Operation) -> bool {
+    operation.restore_point.as_ref().is_some_and(|point| point.id > 0)
+}
+
+fn has<'a>(mut objects: impl Iterator<Item = &'a ObjectMeta>, name: &str) -> bool {
+    objects.any(|object| object.name.as_deref() == Some(name))
 }
 
 pub fn revision_of(metadata: &ObjectMeta) -> Option<i64> {

@@ -28,6 +28,8 @@ pub enum Effect {
     /// Server-side apply: our fields are as here.
     Apply(Child),
     Delete(Deletion),
+    /// The number of pods alone: nothing that would restart them.
+    Scale(Scaling),
     Engine {
         revision: i64,
         call: EngineCall,
@@ -94,6 +96,16 @@ pub struct Deletion {
     pub uid: Option<String>,
     /// Without waiting for the node: it may be gone.
     pub force: bool,
+}
+
+/// A workload that somebody gave another number of pods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Scaling {
+    pub kind: ChildKind,
+    pub name: String,
+    /// Only this object, not a later one of the same name.
+    pub uid: Option<String>,
+    pub replicas: i32,
 }
 
 /// A request to a coordinator.

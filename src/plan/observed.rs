@@ -159,6 +159,12 @@ pub enum SavepointAnswer {
     Failed {
         reason: String,
     },
+    /// The coordinator would not begin with it.
+    Refused {
+        reason: String,
+        /// Asking again cannot help: the directory cannot be written, for example.
+        terminal: bool,
+    },
 }
 
 /// One moment of a savepoint's resource, and of what it needs.

@@ -103,13 +103,13 @@ pub fn hand_over(context: &Context, draft: &mut Draft, operation: &Operation, re
     // A fallback to the checkpoint, if any: the savepoint belongs to a state that is left behind as well.
     let rollback_possible = status.stable_revision.is_some_and(|stable| context.revisions.contains_key(&stable))
         && !matches!(operation.kind, OperationKind::Rollback | OperationKind::Start)
-        && context.status.ended.as_ref().is_none_or(|ended| ended.state != EndState::Finished)
-        && !anew;
+        && context.status.ended.as_ref().is_none_or(|ended| ended.state != EndState::Finished);
     status.trial = Some(Trial {
         revision: target.number,
         since: Time(context.now),
         restore_point,
         revocable: rollback_possible,
+        anew,
         checkpoints_before: 0,
     });
     status.current_revision = Some(target.number);

@@ -6,7 +6,7 @@ use super::ids::savepoint_trigger;
 use super::observed::{EngineAnswer, ObservedSavepoint, SavepointAnswer};
 use crate::api::conditions::{self, Reason, Truth, Verdict, aspect, shorten};
 use crate::api::{FINALIZER, SavepointPhase, SavepointStatus, StreamJobStatus};
-use crate::resources::{names, savepoint_directory, savepoint_dispose_pod};
+use crate::resources::{files_of, names, savepoint_dispose_pod, spec_of, storage_location};
 use crate::settings::Settings;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -67,6 +67,7 @@ pub fn plan_savepoint(observed: &ObservedSavepoint, settings: &Settings, now: Ti
             draft.verdict = Verdict::new(Truth::False, Reason::Failed, before.error.clone().unwrap_or_default());
         }
     }
+    record_files(observed, &mut draft);
     finish(observed, now, draft)
 }
 
@@ -169,7 +170,12 @@ fn in_progress(observed: &ObservedSavepoint, now: Timestamp, deleting: bool, dra
             let event = Event { warning: false, reason: "SavepointCompleted".into(), note: path.clone() };
             return draft.effects.push(SavepointEffect::Event(event));
         }
-        Some(SavepointAnswer::Failed { reason }) => return fail(draft, now, reason),
+        Some(SavepointAnswer::Failed { reason } | SavepointAnswer::Refused { reason, terminal: true }) => {
+            return fail(draft, now, reason);
+        }
+        Some(SavepointAnswer::Refused { reason, .. }) => {
+            draft.verdict = Verdict::new(Truth::False, Reason::InProgress, format!("it has to wait: {reason}"));
+        }
         _ => {}
     }
     let status = observed.job.as_ref().and_then(|job| job.status.as_ref());
@@ -187,7 +193,7 @@ fn in_progress(observed: &ObservedSavepoint, now: Timestamp, deleting: bool, dra
     if let Some(revision) = running(observed).filter(|_| !known && !deleting)
         && let (Some(job), Some(trigger)) = (&observed.job, draft.status.trigger_id.clone())
     {
-        let directory = Some(savepoint_directory(job, observed.spec.as_ref().unwrap_or(&job.spec)));
+        let directory = Some(super::saving::directory(job, observed.spec.as_ref()));
         let call = EngineCall::Savepoint { trigger, directory };
         draft.effects.push(SavepointEffect::Engine { revision, call });
     } else if deleting && !known {
@@ -203,12 +209,12 @@ fn delete(observed: &ObservedSavepoint, now: Timestamp, draft: &mut Draft) {
         draft.why = "the files stay";
         return draft.effects.push(SavepointEffect::RemoveFinalizer);
     };
-    if observed.namespace_terminating || place(observed).is_none() {
+    if observed.namespace_terminating || place(observed, &draft.status).is_none() {
         draft.why = "nothing can delete the files";
         return leave(draft, &path, "there is no StreamJob that says where they lie, or its namespace goes");
     }
     let job = observed.job.as_ref().filter(|job| job.metadata.deletion_timestamp.is_none());
-    if job.and_then(|job| job.status.as_ref()).is_some_and(|status| needs(status, &path)) {
+    if job.and_then(|job| job.status.as_ref()).is_some_and(|status| is_needed(observed, status, &path)) {
         draft.why = "a job has nothing else to go on from";
         draft.verdict = Verdict::new(Truth::True, Reason::InUse, "the job would go back to this savepoint");
         draft.requeue_after = NOW_AND_THEN;
@@ -225,8 +231,27 @@ fn leave(draft: &mut Draft, path: &str, reason: &str) {
     draft.effects.extend([SavepointEffect::Event(event), SavepointEffect::RemoveFinalizer]);
 }
 
-fn place(observed: &ObservedSavepoint) -> Option<&StreamJobSpec> {
+/// The spec that says how a pod reaches the files: as it was when the savepoint was complete, with what the job has
+/// changed since, unless the job has another place by now, or is another one.
+fn place(observed: &ObservedSavepoint, status: &SavepointStatus) -> Option<StreamJobSpec> {
+    let live = live(observed);
+    let recorded = status.files.as_ref().and_then(spec_of);
+    match (recorded, live) {
+        (Some(recorded), Some(live)) if storage_location(&recorded) == storage_location(live) => Some(live.clone()),
+        (Some(recorded), _) => Some(recorded),
+        (None, live) => live.cloned(),
+    }
+}
+
+fn live(observed: &ObservedSavepoint) -> Option<&StreamJobSpec> {
     observed.spec.as_ref().or(observed.job.as_ref().map(|job| &job.spec))
+}
+
+/// Written down while there is a job that knows it.
+fn record_files(observed: &ObservedSavepoint, draft: &mut Draft) {
+    if draft.status.phase == SavepointPhase::Completed && draft.status.files.is_none() {
+        draft.status.files = live(observed).and_then(files_of);
+    }
 }
 
 fn dispose(observed: &ObservedSavepoint, settings: &Settings, now: Timestamp, draft: &mut Draft) {
@@ -243,7 +268,7 @@ fn dispose(observed: &ObservedSavepoint, settings: &Settings, now: Timestamp, dr
         let uid = pod.metadata.uid.clone();
         SavepointEffect::Delete(Deletion { kind: ChildKind::Pod, name, uid, force: false })
     });
-    match (phase, place(observed)) {
+    match (phase, place(observed, &draft.status)) {
         (Some("Succeeded"), _) => {
             draft.effects.extend(deletion);
             draft.effects.push(SavepointEffect::RemoveFinalizer);
@@ -255,15 +280,33 @@ fn dispose(observed: &ObservedSavepoint, settings: &Settings, now: Timestamp, dr
         (Some("Failed"), _) => draft.effects.extend(deletion),
         (None, None) => leave(draft, &path, "there is no StreamJob that says where they lie"),
         (None, Some(spec)) if observed.dispose_pod.is_none() => {
-            let pod = savepoint_dispose_pod(savepoint, observed.job.as_ref(), spec, &path, settings);
+            let pod = savepoint_dispose_pod(savepoint, observed.job.as_ref(), &spec, &path, settings);
             draft.effects.push(SavepointEffect::Create(Child::Pod(Box::new(pod))));
         }
         _ => {}
     }
 }
 
-/// The job has nothing newer to go on from, or would go back to it.
-fn needs(status: &StreamJobStatus, path: &str) -> bool {
+/// Whether the job would go back to this savepoint, as the engine says. The status says so as well, but is written now and
+/// then only, and may be older than the savepoint.
+fn restores(observed: &ObservedSavepoint, path: &str) -> Option<bool> {
+    running(observed)?;
+    let Some(EngineAnswer::Status(engine)) = &observed.engine else { return None };
+    Some(engine.restore_point.as_ref().is_some_and(|point| point.path == path))
+}
+
+fn is_needed(observed: &ObservedSavepoint, status: &StreamJobStatus, path: &str) -> bool {
+    let restores = restores(observed, path);
+    let taken = observed.savepoint.status.as_ref().and_then(|status| status.checkpoint_id);
+    let newest = status.last_checkpoint.as_ref().map(|point| point.id);
+    // Nobody says what the job would go back to: then it is the newest of what is known.
+    let runs = status.current_revision.is_some() && status.ended.is_none() && !status.suspended;
+    let may_be = restores.is_none() && runs && taken.is_some() && taken >= newest;
+    restores == Some(true) || may_be || needs(status, path, restores == Some(false))
+}
+
+/// The job has nothing newer to go on from, or would go back to it. `has_newer`: though the status does not say so yet.
+fn needs(status: &StreamJobStatus, path: &str, has_newer: bool) -> bool {
     let same = |point: Option<&crate::api::status::RestorePoint>| {
         point.is_some_and(|point| point.path.as_deref() == Some(path))
     };
@@ -273,7 +316,7 @@ fn needs(status: &StreamJobStatus, path: &str) -> bool {
     same(status.operation.as_ref().and_then(|operation| operation.restore_point.as_ref()))
         || same(status.trial.as_ref().and_then(|trial| trial.restore_point.as_ref()))
         || same(status.ended.as_ref().and_then(|ended| ended.restore_point.as_ref()))
-        || (same(last) && (waits || newer <= last.map(|point| point.id)))
+        || (same(last) && (waits || (!has_newer && newer <= last.map(|point| point.id))))
 }
 
 /// The status speaks of these files, be it in its history.
@@ -282,5 +325,5 @@ pub(super) fn refers_to(status: &StreamJobStatus, path: &str) -> bool {
         entry.restore_point.as_ref().is_some_and(|point| point.path.as_deref() == Some(path))
     };
     let last = status.last_savepoint.as_ref().is_some_and(|point| point.path.as_deref() == Some(path));
-    needs(status, path) || last || status.history.iter().any(past)
+    needs(status, path, false) || last || status.history.iter().any(past)
 }

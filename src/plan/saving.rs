@@ -8,12 +8,13 @@ use super::engine::{Engine, Phase, of_savepoint};
 use super::ids;
 use super::observed::SavepointAnswer;
 use super::operation::{abort, ended_first, hand_over};
+use crate::api::StreamJob;
 use crate::api::conditions::Reason;
 use crate::api::status::{EndState, Operation, OperationKind, OperationStep, RestorePoint};
-use crate::resources::savepoint_directory;
+use crate::resources::{savepoint_directory, storage_location};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
-use streamjob_api::spec::OnSavepointFailure;
+use streamjob_api::spec::{OnSavepointFailure, StreamJobSpec};
 
 pub fn plan(context: &Context, operation: &Operation, draft: &mut Draft) {
     draft.requeue(SOON);
@@ -69,7 +70,9 @@ pub fn stop(
     let trigger = ids::trigger_of(&operation.id, operation.attempt);
     match (context.observed.stops.get(&trigger), engine.phase()) {
         (_, Some(Phase::Ended(state))) => return Stop::Ended(state),
-        (Some(SavepointAnswer::Failed { reason }), _) => return Stop::Failed(reason.clone()),
+        (Some(SavepointAnswer::Failed { reason } | SavepointAnswer::Refused { reason, terminal: true }), _) => {
+            return Stop::Failed(reason.clone());
+        }
         (Some(SavepointAnswer::Completed { .. }), Some(_)) => draft.waits("the job ends with its savepoint"),
         // Its journal says so; the coordinator that comes back would say the same.
         (Some(SavepointAnswer::Completed { path }), None) if late => {
@@ -82,13 +85,21 @@ pub fn stop(
                 savepoint: true,
             });
         }
-        _ if late => return Stop::Failed(format!("no savepoint within {} s", timeout.as_secs())),
+        (answer, _) if late => {
+            let why = match answer {
+                Some(SavepointAnswer::Refused { reason, .. }) => format!(": {reason}"),
+                _ => String::new(),
+            };
+            return Stop::Failed(format!("no savepoint within {} s{why}", timeout.as_secs()));
+        }
         (Some(SavepointAnswer::InProgress), _) => draft.waits("the savepoint is being taken"),
-        (_, Some(Phase::Running)) => {
-            draft.waits("the job is asked to stop with a savepoint");
-            let stored = context.revisions.get(&from);
-            let spec = stored.map_or(context.spec, |stored| &stored.spec);
-            let directory = Some(savepoint_directory(&context.observed.job, spec));
+        (answer, Some(Phase::Running)) => {
+            draft.waits(match answer {
+                Some(SavepointAnswer::Refused { reason, .. }) => format!("the savepoint has to wait: {reason}"),
+                _ => "the job is asked to stop with a savepoint".into(),
+            });
+            let running = context.revisions.get(&from).map(|stored| &stored.spec);
+            let directory = Some(directory(&context.observed.job, running));
             draft.effect(Effect::Engine { revision: from, call: EngineCall::Stop { trigger, directory } });
         }
         _ => {
@@ -98,6 +109,15 @@ pub fn stop(
         }
     }
     Stop::Waits
+}
+
+/// Where a savepoint of the running job goes. The newest spec decides, so that a directory that cannot be written is
+/// repaired by an edit; but what runs reaches only its own storage.
+pub fn directory(job: &StreamJob, running: Option<&StreamJobSpec>) -> String {
+    let Some(running) = running.filter(|running| storage_location(running) != storage_location(&job.spec)) else {
+        return savepoint_directory(job, &job.spec);
+    };
+    savepoint_directory(job, running)
 }
 
 fn saved(context: &Context, operation: &Operation, draft: &mut Draft, point: RestorePoint) {

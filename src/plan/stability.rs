@@ -7,7 +7,7 @@ use super::draft::{Draft, Problem};
 use super::engine::Phase;
 use super::ids;
 use crate::api::conditions::Reason;
-use crate::api::status::{EndState, OperationKind, OperationResult, OperationStep, Rejected};
+use crate::api::status::{EndState, OperationKind, OperationResult, OperationStep, Rejected, RestorePoint};
 use std::time::Duration;
 use streamjob_api::spec::Rollback;
 
@@ -70,21 +70,38 @@ pub fn roll_back_if_due(context: &Context, draft: &mut Draft) -> bool {
     if draft.status.operation.is_some() {
         draft.end(context, OperationResult::Failed, Some(why.clone()));
     }
-    draft.warning("RollingBack", format!("{why}; going back to the spec of revision {}", stable.number));
     let to = context.next_revision();
     // Another name, so that what the failed revision has done to the state is left behind.
+    let another = Some(ids::job_id(context.uid(), Some(to)));
     let savepoint = trial.restore_point.clone().filter(|point| point.savepoint && point.path.is_some());
-    let job_id = match &savepoint {
-        Some(_) => Some(ids::job_id(context.uid(), Some(to))),
-        None => context.status.job_id.clone(),
+    let (job_id, restore_point, with) = match savepoint {
+        // The state before was given up with the upgrade, and the new one is not the stable program's: it begins where it
+        // once began.
+        _ if trial.anew => {
+            (another, stable.restore_path.as_deref().map(beginning), ", without the state that was given up")
+        }
+        Some(savepoint) => (another, Some(savepoint), ""),
+        None => (context.status.job_id.clone(), context.status.last_checkpoint.clone(), ""),
     };
-    let restore_point = savepoint.or_else(|| context.status.last_checkpoint.clone());
+    let why = format!("{why}; going back to the spec of revision {}{with}", stable.number);
+    draft.warning("RollingBack", why.clone());
     let (kind, step) = (OperationKind::Rollback, OperationStep::Preparing);
     begin(context, draft, Beginning { kind, step, to: Some(to), job_id, restore_point });
     draft.status.trial = None;
     draft.status.rejected =
         Some(Rejected { spec_hash: attempt(context.spec), reason: Reason::RolledBack.name().into(), message: why });
     true
+}
+
+fn beginning(path: &str) -> RestorePoint {
+    RestorePoint {
+        id: 0,
+        path: Some(path.to_owned()),
+        completed_at: None,
+        duration_ms: None,
+        size_bytes: None,
+        savepoint: true,
+    }
 }
 
 fn rollback(context: &Context) -> Rollback {

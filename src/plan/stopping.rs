@@ -5,6 +5,7 @@ use super::draft::{Draft, SOON};
 use super::effect::{Effect, EngineCall};
 use super::engine::Phase;
 use super::operation::{begins_anew, hand_over};
+use super::schedule;
 use crate::api::status::{Operation, OperationKind, OperationResult};
 use std::time::Duration;
 
@@ -40,6 +41,10 @@ pub fn plan(context: &Context, operation: &Operation, draft: &mut Draft) {
         return;
     }
     if operation.kind == OperationKind::Suspend {
+        // The savepoint that it stopped with is a resource, as every other.
+        if schedule::record(context, operation, draft) && !late {
+            return;
+        }
         draft.status.suspended = true;
         draft.event("Suspended", "the job is suspended; spec.state Running resumes it where it was");
         draft.because("the job is suspended");

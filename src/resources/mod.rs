@@ -13,7 +13,7 @@ mod spec;
 mod unsupported;
 mod workloads;
 
-pub use dispose::{Disposal, job_dispose_pod, savepoint_dispose_pod};
+pub use dispose::{Disposal, files_of, job_dispose_pod, savepoint_dispose_pod, spec_of};
 pub use meta::{
     COMPONENT, COORDINATOR, DISPOSE, INSTANCE, JOB, MANAGED_BY, OPERATOR, REVISION, SAVEPOINT, STATE, WORKER,
     worker_selector,

@@ -3,15 +3,32 @@
 
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash};
+use std::sync::LazyLock;
+use streamjob_api::config::{CheckpointConfig, RestartStrategy};
+use streamjob_api::live::{apply, change_towards};
+use streamjob_api::spec::UpgradeMode;
 use streamjob_operator::api::status::EndState;
 use streamjob_operator::plan::observed::{
     EngineCheckpoints, EngineRestorePoint, EngineSavepoint, EngineStatus, SavepointAnswer, Standby,
 };
+use streamjob_operator::resources::StoredRevision;
 
 /// How far a job is per tick.
 const ROWS: i64 = 10;
-/// Ticks that a stop takes.
+/// Ticks that a savepoint takes.
 const SAVING: u32 = 2;
+/// Ticks from one checkpoint to the next.
+const INTERVAL: u32 = 2;
+
+/// Options of a job that says nothing of them.
+static DEFAULTS: LazyLock<(CheckpointConfig, RestartStrategy)> = LazyLock::new(|| {
+    let checkpoint = json!({
+        "interval_ms": 1000, "mode": "ExactlyOnce", "timeout_ms": 600_000, "min_pause_ms": 0, "max_concurrent": 1,
+        "tolerable_failures": 0, "retention": "None", "retained": 1, "incremental": false, "compression": "None",
+    });
+    (serde_json::from_value(checkpoint).unwrap(), RestartStrategy::None)
+});
 
 #[derive(Debug, Clone, Default)]
 pub struct Journal {
@@ -20,7 +37,8 @@ pub struct Journal {
     pub checkpoints: Vec<(i64, String, i64)>,
     pub highest: i64,
     pub ended: Option<EndState>,
-    pub stopped: Option<EngineSavepoint>,
+    /// The newest savepoint.
+    pub saved: Option<EngineSavepoint>,
     pub answers: BTreeMap<String, SavepointAnswer>,
 }
 
@@ -29,86 +47,121 @@ pub struct Storage {
     pub journals: BTreeMap<String, Journal>,
     /// Directory to rows.
     pub savepoints: BTreeMap<String, i64>,
+    /// The newest restore point of jobs that were deleted, by their names.
+    pub retained: BTreeMap<String, String>,
     /// Rows that were made visible; going back behind them is a rewind.
     pub visible: i64,
-    /// The spec asked for it: the next restore may go anywhere.
+    /// The spec asked for it: the next restore without state is right.
     pub may_rewind: bool,
     /// Savepoints that fail before one succeeds.
     pub failing: u32,
     /// Savepoints never end.
     pub hanging: bool,
+    /// The running job fails, and its restart strategy is exhausted.
+    pub doomed: bool,
+    /// Of a job that ends nothing is kept.
+    pub forgetful: bool,
     /// Claims are not looked at: for a broken rule.
     pub no_fencing: bool,
     pub violations: Vec<String>,
-    pub restores: u32,
+    /// By whoever was told to take over.
+    pub takeovers: u32,
+    pub taken: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     Standby,
     Starting,
     Running,
     Recovering,
-    Ended(EndState),
+    Ended(End),
     /// The process has ended with this code.
     Exited(i32),
+}
+
+/// As [`EndState`], which is no key of a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    Finished,
+    Failed,
+    Canceled,
+}
+
+fn end_of(state: EndState) -> End {
+    match state {
+        EndState::Finished => End::Finished,
+        EndState::Failed => End::Failed,
+        EndState::Canceled => End::Canceled,
+    }
+}
+
+#[derive(Debug, Clone, Hash)]
+struct Saving {
+    trigger: String,
+    left: u32,
+    stops: bool,
 }
 
 #[derive(Debug, Clone)]
 pub struct Coordinator {
     pub revision: i64,
     pub job_id: String,
-    pub replaces: Option<String>,
-    pub restore_path: Option<String>,
     pub sql: String,
     pub parallelism: i64,
     pub slots: i64,
     pub phase: Phase,
     pub rows: i64,
+    pub options: (CheckpointConfig, RestartStrategy),
+    replaces: Option<String>,
+    restore_path: Option<String>,
+    /// The spec says that what it replaces need not be kept.
+    stateless: bool,
     completed: i64,
     restarts: i64,
     incarnation: u64,
-    stop: Option<(String, u32)>,
+    saving: Option<Saving>,
     restored: Option<String>,
     since: i64,
-    pub activations: u32,
+    ticks: u32,
+    changes: u32,
 }
 
 impl Coordinator {
-    #[allow(clippy::too_many_arguments)]
-    pub fn new(
-        revision: i64,
-        job_id: &str,
-        replaces: Option<String>,
-        restore_path: Option<String>,
-        sql: &str,
-        parallelism: i64,
-        incarnation: u64,
-        storage: &mut Storage,
-    ) -> Coordinator {
+    pub fn new(stored: &StoredRevision, incarnation: u64, storage: &mut Storage) -> Coordinator {
+        let spec = &stored.spec;
+        let from = spec.restore_from.as_ref();
+        let retained = from.and_then(|from| storage.retained.get(&from.latest_retained.as_ref()?.job_name).cloned());
+        let mode = spec.upgrade.as_ref().map(|upgrade| upgrade.mode).unwrap_or_default();
         let mut new = Coordinator {
-            revision,
-            job_id: job_id.into(),
-            replaces,
-            restore_path,
-            sql: sql.into(),
-            parallelism,
+            revision: stored.number,
+            job_id: stored.job_id.clone(),
+            replaces: stored.replaces.clone(),
+            restore_path: stored.restore_path.clone().or(retained),
+            sql: spec.program.sql.clone().unwrap_or_default(),
+            parallelism: i64::from(spec.parallelism),
+            options: DEFAULTS.clone(),
+            stateless: mode == UpgradeMode::Stateless,
             slots: 0,
             phase: Phase::Standby,
             rows: 0,
             completed: 0,
             restarts: 0,
             incarnation,
-            stop: None,
+            saving: None,
             restored: None,
             since: 0,
-            activations: 0,
+            ticks: 0,
+            changes: 0,
         };
-        let journal = storage.journals.entry(job_id.to_owned()).or_default().clone();
+        if let Some(change) = change_towards(spec, &DEFAULTS.0, &DEFAULTS.1) {
+            new.configure(&change);
+        }
+        let journal = storage.journals.entry(new.job_id.clone()).or_default().clone();
         match journal.claim {
-            Some(claim) if claim > revision && !storage.no_fencing => new.phase = Phase::Exited(3),
-            Some(claim) if claim == revision => match journal.ended {
-                Some(state) => new.phase = Phase::Ended(state),
+            Some(claim) if claim > new.revision && !storage.no_fencing => new.phase = Phase::Exited(3),
+            Some(claim) if claim == new.revision => match journal.ended {
+                Some(state) => new.phase = Phase::Ended(end_of(state)),
                 None => new.take_over(storage),
             },
             _ if new.sql.contains("broken") => new.phase = Phase::Exited(2),
@@ -117,12 +170,16 @@ impl Coordinator {
         new
     }
 
+    pub fn configure(&mut self, change: &serde_json::Value) {
+        self.options = apply(&self.options.0, &self.options.1, &change.to_string()).unwrap();
+        self.changes += 1;
+    }
+
     /// The claim, and the restore.
     pub fn activate(&mut self, storage: &mut Storage) {
         if self.phase != Phase::Standby {
             return;
         }
-        self.activations += 1;
         if let Some(old) = &self.replaces {
             let journal = storage.journals.entry(old.clone()).or_default();
             journal.claim = journal.claim.max(Some(self.revision));
@@ -134,28 +191,41 @@ impl Coordinator {
         }
         journal.claim = Some(self.revision);
         journal.ended = None;
-        journal.stopped = None;
+        if let Some(saved) = &mut journal.saved {
+            saved.stopped = false;
+        }
+        storage.takeovers += 1;
         self.take_over(storage);
     }
 
-    fn take_over(&mut self, storage: &mut Storage) {
-        let journal = storage.journals.entry(self.job_id.clone()).or_default();
-        let own = journal.checkpoints.last().cloned();
-        let foreign = self.restore_path.as_ref().and_then(|path| Some((path.clone(), *storage.savepoints.get(path)?)));
-        let (path, rows) = match (own, foreign) {
-            (Some((_, path, rows)), _) => (Some(path), rows),
-            (None, Some((path, rows))) => (Some(path), rows),
-            (None, None) => (None, 0),
+    /// Where it goes on from, and how many rows were out by then.
+    fn origin(&self, storage: &Storage) -> Option<(i64, String, i64)> {
+        let own = storage.journals.get(&self.job_id).and_then(|journal| journal.checkpoints.last().cloned());
+        let foreign = || {
+            let path = self.restore_path.as_ref()?;
+            Some((0, path.clone(), *storage.savepoints.get(path)?))
         };
-        storage.restores += 1;
-        if rows < storage.visible && !storage.may_rewind {
-            let (revision, visible) = (self.revision, storage.visible);
-            storage.violations.push(format!("revision {revision} goes back to {rows} rows, {visible} were visible"));
+        own.or_else(foreign)
+    }
+
+    fn take_over(&mut self, storage: &mut Storage) {
+        let origin = self.origin(storage);
+        if let Some((_, path, _)) = origin.as_ref().filter(|(_, path, _)| path.contains("savepoint"))
+            && !storage.savepoints.contains_key(path)
+        {
+            storage.violations.push(format!("I8: the files in {path} were deleted, and the job goes on from them"));
         }
-        storage.may_rewind = false;
+        let anew = origin.is_none() && (self.stateless || storage.may_rewind);
+        let rows = origin.as_ref().map_or(0, |(_, _, rows)| *rows);
+        if rows < storage.visible && !anew && !storage.may_rewind {
+            let (revision, visible) = (self.revision, storage.visible);
+            storage
+                .violations
+                .push(format!("I9: revision {revision} goes back to {rows} rows, {visible} were visible"));
+        }
         storage.visible = rows;
         self.rows = rows;
-        self.restored = path;
+        self.restored = origin.map(|(_, path, _)| path);
         self.phase = Phase::Starting;
     }
 
@@ -169,7 +239,6 @@ impl Coordinator {
         if !matches!(self.phase, Phase::Running | Phase::Starting | Phase::Recovering) {
             return;
         }
-        let path = format!("{}/chk", self.job_id);
         let journal = storage.journals.entry(self.job_id.clone()).or_default();
         if journal.claim != Some(self.revision) && !storage.no_fencing {
             self.phase = Phase::Exited(3);
@@ -189,45 +258,58 @@ impl Coordinator {
             self.since = now_ms;
         }
         self.rows += ROWS;
-        if let Some((trigger, left)) = self.stop.take() {
-            match left {
-                _ if storage.hanging => self.stop = Some((trigger, left)),
-                0 if storage.failing > 0 => {
-                    storage.failing -= 1;
-                    journal.answers.insert(trigger, SavepointAnswer::Failed { reason: "the disk is full".into() });
-                }
-                0 => {
-                    journal.highest += 1;
-                    let path = format!("{}/savepoint-{}", self.job_id, journal.highest);
-                    journal.checkpoints.push((journal.highest, path.clone(), self.rows));
-                    journal.answers.insert(trigger.clone(), SavepointAnswer::Completed { path: path.clone() });
-                    journal.ended = Some(EndState::Finished);
-                    journal.stopped = Some(EngineSavepoint {
-                        id: journal.highest,
-                        trigger,
-                        path: path.clone(),
-                        stopped: true,
-                        completed_at: Some(now_ms),
-                        ..EngineSavepoint::default()
-                    });
-                    storage.savepoints.insert(path, self.rows);
-                    storage.visible = self.rows;
-                    self.phase = Phase::Ended(EndState::Finished);
-                }
-                _ => self.stop = Some((trigger, left - 1)),
-            }
-            return;
+        self.ticks += 1;
+        if let Some(saving) = self.saving.take() {
+            return self.save(saving, storage, now_ms);
         }
         if self.sql.contains("bounded") && self.rows >= 100 {
             self.end(storage, EndState::Finished);
-        } else if self.sql.contains("failing") {
+        } else if self.sql.contains("failing") || std::mem::take(&mut storage.doomed) {
             self.end(storage, EndState::Failed);
-        } else {
+        } else if self.ticks.is_multiple_of(INTERVAL) {
+            let journal = storage.journals.entry(self.job_id.clone()).or_default();
             journal.highest += 1;
             self.completed += 1;
-            journal.checkpoints.push((journal.highest, format!("{path}-{}", journal.highest), self.rows));
+            journal.checkpoints.push((journal.highest, format!("{}/chk-{}", self.job_id, journal.highest), self.rows));
+            if journal.checkpoints.len() > 4 {
+                journal.checkpoints.remove(0);
+            }
             // One that nobody may complete any more makes nothing visible.
             storage.visible = storage.visible.max(self.rows);
+        }
+    }
+
+    fn save(&mut self, saving: Saving, storage: &mut Storage, now_ms: i64) {
+        let journal = storage.journals.entry(self.job_id.clone()).or_default();
+        let Saving { trigger, left, stops } = saving;
+        match left {
+            _ if storage.hanging => self.saving = Some(Saving { trigger, left, stops }),
+            0 if storage.failing > 0 => {
+                storage.failing -= 1;
+                journal.answers.insert(trigger, SavepointAnswer::Failed { reason: "the disk is full".into() });
+            }
+            0 => {
+                journal.highest += 1;
+                let path = format!("{}/savepoint-{}", self.job_id, journal.highest);
+                journal.checkpoints.push((journal.highest, path.clone(), self.rows));
+                journal.answers.insert(trigger.clone(), SavepointAnswer::Completed { path: path.clone() });
+                journal.saved = Some(EngineSavepoint {
+                    id: journal.highest,
+                    trigger,
+                    path: path.clone(),
+                    stopped: stops,
+                    completed_at: Some(now_ms),
+                    ..EngineSavepoint::default()
+                });
+                storage.savepoints.insert(path, self.rows);
+                storage.visible = self.rows;
+                storage.taken += 1;
+                if stops {
+                    journal.ended = Some(EndState::Finished);
+                    self.phase = Phase::Ended(End::Finished);
+                }
+            }
+            _ => self.saving = Some(Saving { trigger, left: left - 1, stops }),
         }
     }
 
@@ -236,9 +318,11 @@ impl Coordinator {
         journal.ended = Some(state);
         if state == EndState::Finished {
             storage.visible = self.rows;
+        }
+        if state == EndState::Finished || storage.forgetful {
             journal.checkpoints.clear();
         }
-        self.phase = Phase::Ended(state);
+        self.phase = Phase::Ended(end_of(state));
     }
 
     pub fn cancel(&mut self, storage: &mut Storage) {
@@ -247,50 +331,64 @@ impl Coordinator {
         }
     }
 
-    pub fn stop(&mut self, trigger: &str, storage: &mut Storage) {
+    /// # Errors
+    /// As the coordinator refuses requests: with the status of HTTP, and why.
+    pub fn save_or_stop(
+        &mut self,
+        trigger: &str,
+        directory: Option<&str>,
+        stops: bool,
+        storage: &Storage,
+    ) -> Result<(), (u16, String)> {
         let known = storage.journals.get(&self.job_id).is_some_and(|journal| journal.answers.contains_key(trigger));
-        if self.phase == Phase::Running && self.stop.is_none() && !known {
-            self.stop = Some((trigger.into(), SAVING));
+        if known || self.saving.as_ref().is_some_and(|saving| saving.trigger == trigger) {
+            return Ok(());
         }
+        if let Some(directory) = directory.filter(|directory| directory.starts_with("/nowhere")) {
+            return Err((400, format!("the savepoint directory {directory} cannot be written")));
+        }
+        if self.phase != Phase::Running || self.saving.is_some() {
+            return Err((409, "another savepoint is under way".into()));
+        }
+        self.saving = Some(Saving { trigger: trigger.into(), left: SAVING, stops });
+        Ok(())
     }
 
     pub fn answer(&self, trigger: &str, storage: &Storage) -> SavepointAnswer {
-        if self.stop.as_ref().is_some_and(|(known, _)| known == trigger) {
+        if self.saving.as_ref().is_some_and(|saving| saving.trigger == trigger) {
             return SavepointAnswer::InProgress;
         }
         let journal = storage.journals.get(&self.job_id);
         journal.and_then(|journal| journal.answers.get(trigger).cloned()).unwrap_or(SavepointAnswer::Unknown)
     }
 
+    /// Changes with everything that the operator can see.
+    pub fn fingerprint(&self, storage: &Storage, hasher: &mut DefaultHasher) {
+        let journal = storage.journals.get(&self.job_id);
+        let journal =
+            journal.map(|it| (it.claim, it.highest, it.checkpoints.len(), it.answers.len(), it.saved.is_some()));
+        (self.revision, self.incarnation, self.phase, self.slots, self.completed, self.restarts).hash(hasher);
+        (&self.saving, self.changes, journal).hash(hasher);
+    }
+
     pub fn status(&self, storage: &Storage) -> EngineStatus {
-        let journal = storage.journals.get(&self.job_id).cloned().unwrap_or_default();
+        let journal = storage.journals.get(&self.job_id);
         let state = match self.phase {
             Phase::Standby => "STANDBY",
             Phase::Starting => "CREATED",
             Phase::Running => "RUNNING",
             Phase::Recovering => "RESTARTING",
-            Phase::Ended(EndState::Finished) => "FINISHED",
-            Phase::Ended(EndState::Failed) => "FAILED",
-            Phase::Ended(EndState::Canceled) => "CANCELED",
+            Phase::Ended(End::Finished) => "FINISHED",
+            Phase::Ended(End::Failed) => "FAILED",
+            Phase::Ended(End::Canceled) => "CANCELED",
             Phase::Exited(_) => "",
         };
-        let last = journal.checkpoints.last();
-        let foreign = self.restore_path.as_ref().filter(|path| storage.savepoints.contains_key(*path));
-        let restore_point = match (last, foreign) {
-            (Some((id, path, _)), _) => Some(EngineRestorePoint { checkpoint: *id, path: path.clone() }),
-            (None, Some(path)) => Some(EngineRestorePoint { checkpoint: 0, path: path.clone() }),
-            (None, None) => None,
-        };
+        let last = journal.and_then(|journal| journal.checkpoints.iter().rfind(|(_, path, _)| path.contains("/chk-")));
         let standby = (self.phase == Phase::Standby).then_some(Standby {
             ready: self.slots >= self.parallelism,
             checked: true,
             slots: self.slots,
             needed: self.parallelism,
-        });
-        // As the engine reports options that were never changed.
-        let config = json!({
-            "interval_ms": 1000, "mode": "ExactlyOnce", "timeout_ms": 600_000, "min_pause_ms": 0, "max_concurrent": 1,
-            "tolerable_failures": 0, "retention": "None", "retained": 1, "incremental": false, "compression": "None",
         });
         EngineStatus {
             job_id: self.job_id.clone(),
@@ -301,7 +399,7 @@ impl Coordinator {
             parallelism: i32::try_from(self.parallelism).unwrap(),
             running_since: Some(self.since),
             restarts: self.restarts,
-            restore_point,
+            restore_point: self.origin(storage).map(|(checkpoint, path, _)| EngineRestorePoint { checkpoint, path }),
             restored_from_path: self.restored.clone(),
             checkpoints: EngineCheckpoints {
                 completed: self.completed,
@@ -310,8 +408,9 @@ impl Coordinator {
                 last_completed_at: Some(self.since),
                 ..EngineCheckpoints::default()
             },
-            latest_savepoint: journal.stopped,
-            checkpoint_config: serde_json::from_value(config).unwrap(),
+            latest_savepoint: journal.and_then(|journal| journal.saved.clone()),
+            checkpoint_config: Some(self.options.0.clone()),
+            restart_strategy: Some(self.options.1.clone()),
             ..EngineStatus::default()
         }
     }

@@ -1,9 +1,10 @@
 //! Rules broken on purpose. Each is a change of what a controller does with a plan, or of what the world enforces.
 
 use super::world::{World, metadata};
+use streamjob_operator::api::SavepointPhase;
 use streamjob_operator::api::status::{OperationKind, OperationStep};
-use streamjob_operator::plan::effect::{Child, ChildKind, Deletion, EngineCall};
-use streamjob_operator::plan::{Effect, Observed, Plan, plan};
+use streamjob_operator::plan::effect::{Child, ChildKind, Deletion, EngineCall, SavepointEffect};
+use streamjob_operator::plan::{Effect, Observed, ObservedSavepoint, Plan, plan, plan_savepoint};
 use streamjob_operator::resources::{self, read_revision};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +47,20 @@ pub enum Mutant {
     IgnoreMissingState,
     /// The savepoint is not made a resource.
     NoSavepointRecord,
+    /// A workload keeps the number of pods that somebody gave it.
+    IgnoreReplicas,
+    /// A savepoint is asked for before its status says so.
+    SaveBeforeStatus,
+    /// A savepoint is asked for under another name each time.
+    NewSavepointTriggers,
+    /// Files that the job would go back to are deleted.
+    DeleteNeededFiles,
+    /// Where a savepoint's files lie is not written down.
+    ForgetFiles,
 }
 
 impl Mutant {
-    pub const ALL: [Mutant; 19] = [
+    pub const ALL: [Mutant; 24] = [
         Mutant::NoOperationRecord,
         Mutant::ActBeforeStatus,
         Mutant::StatusWithoutVersion,
@@ -69,6 +80,11 @@ impl Mutant {
         Mutant::WriteAlways,
         Mutant::IgnoreMissingState,
         Mutant::NoSavepointRecord,
+        Mutant::IgnoreReplicas,
+        Mutant::SaveBeforeStatus,
+        Mutant::NewSavepointTriggers,
+        Mutant::DeleteNeededFiles,
+        Mutant::ForgetFiles,
     ];
 }
 
@@ -96,6 +112,11 @@ impl Mutation {
         let Some(mutant) = self.mutant else { return effects };
         match mutant {
             Mutant::StatusWithoutVersion | Mutant::NoFencing => {}
+            Mutant::SaveBeforeStatus
+            | Mutant::NewSavepointTriggers
+            | Mutant::DeleteNeededFiles
+            | Mutant::ForgetFiles => {}
+            Mutant::IgnoreReplicas => effects.retain(|effect| !matches!(effect, Effect::Scale(_))),
             Mutant::NoOperationRecord => statuses(&mut effects, |status| status.operation = None),
             Mutant::ForgetRejection => statuses(&mut effects, |status| status.rejected = None),
             Mutant::FallBackToStateless => statuses(&mut effects, |status| {
@@ -187,6 +208,53 @@ impl Mutation {
                 }
             }
             Mutant::NoSavepointRecord => effects.retain(|effect| !matches!(effect, Effect::CreateSavepoint(_))),
+        }
+        effects
+    }
+}
+
+impl Mutation {
+    pub fn apply_to_savepoint(
+        &mut self,
+        mut effects: Vec<SavepointEffect>,
+        observed: &ObservedSavepoint,
+        world: &World,
+    ) -> Vec<SavepointEffect> {
+        let savepoint = &observed.savepoint;
+        match self.mutant {
+            Some(Mutant::SaveBeforeStatus) => {
+                if let Some(SavepointEffect::WriteStatus(status)) = effects.first() {
+                    let mut next = observed.clone();
+                    next.savepoint.status = Some((**status).clone());
+                    let mut early = plan_savepoint(&next, &world.settings, world.now()).effects;
+                    early.retain(|effect| matches!(effect, SavepointEffect::Engine { .. }));
+                    effects.splice(0..0, early);
+                }
+            }
+            Some(Mutant::NewSavepointTriggers) => {
+                for effect in &mut effects {
+                    if let SavepointEffect::Engine { call: EngineCall::Savepoint { trigger, .. }, .. } = effect {
+                        self.triggers += 1;
+                        *trigger = format!("{:032x}", self.triggers);
+                    }
+                }
+            }
+            Some(Mutant::DeleteNeededFiles) => {
+                let complete = savepoint.status.as_ref().filter(|status| status.phase == SavepointPhase::Completed);
+                if let Some(status) = complete.filter(|_| savepoint.metadata.deletion_timestamp.is_some()) {
+                    let mut status = status.clone();
+                    status.phase = SavepointPhase::Deleting;
+                    effects = vec![SavepointEffect::WriteStatus(Box::new(status))];
+                }
+            }
+            Some(Mutant::ForgetFiles) => {
+                for effect in &mut effects {
+                    if let SavepointEffect::WriteStatus(status) = effect {
+                        status.files = None;
+                    }
+                }
+            }
+            _ => {}
         }
         effects
     }

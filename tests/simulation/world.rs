@@ -1,93 +1,127 @@
-//! A model of the API server, of the controllers that make pods, and of the pods themselves. One tick is one second.
+//! A model of the API server: objects with versions, finalizers and refusals, and what each effect does to them. Pods and
+//! the passing of time are in [`super::kubernetes`].
 
 use super::engine::{Coordinator, Phase, Storage};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::PartialObjectMeta;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use streamjob_operator::api::StreamJob as Job;
-use streamjob_operator::api::status::{OperationKind, OperationStep};
-use streamjob_operator::api::{FINALIZER, Savepoint, SavepointPhase, StreamJob, StreamJobStatus};
-use streamjob_operator::plan::effect::{Child, ChildKind, Deletion, Effect, EngineCall};
-use streamjob_operator::plan::observed::{Children, EngineAnswer, Observed};
-use streamjob_operator::plan::stop_trigger;
+use streamjob_api::spec::{LocalReference, StreamJobSpec};
+use streamjob_operator::api::status::OperationStep;
+use streamjob_operator::api::{FINALIZER, Savepoint, SavepointSpec, SavepointStatus, StreamJob, StreamJobStatus};
+use streamjob_operator::plan::effect::{Child, ChildKind, Deletion, Effect, EngineCall, SavepointEffect};
+use streamjob_operator::plan::observed::{self, Children, EngineAnswer, Observed, ObservedSavepoint, SavepointAnswer};
+use streamjob_operator::plan::{savepoint_trigger, stop_trigger};
 use streamjob_operator::resources::{REVISION, read_revision};
 use streamjob_operator::settings::{Settings, TokenKey};
 
 /// What the API server holds.
 #[derive(Clone, Default)]
 pub struct Objects {
-    pub job: Option<Arc<Job>>,
+    /// Grows with every change.
+    pub version: u64,
+    pub job: Option<Arc<StreamJob>>,
     pub children: BTreeMap<(ChildKind, String), Arc<Child>>,
     pub savepoints: BTreeMap<String, Arc<Savepoint>>,
     pub pods: BTreeMap<String, Arc<Pod>>,
 }
 
 /// Why an effect is not done.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    Conflict,
+    /// What was read is out of date, or the API server is too busy.
+    Again,
     Unreachable,
+    /// The API server will never take it.
+    Invalid(observed::Refusal),
+    /// Nothing can be created any more.
+    Terminating,
+    /// The coordinator will not save: by the name of the request.
+    Savepoint(String, SavepointAnswer),
+}
+
+/// What a controller remembers until its process ends.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    pub refused: Option<(Option<i64>, observed::Refusal)>,
+    pub savepoints: BTreeMap<String, SavepointAnswer>,
+    pub terminating: bool,
+}
+
+/// How old what a controller sees is, in ticks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lag {
+    pub job: usize,
+    pub others: usize,
 }
 
 pub struct World {
     pub seconds: i64,
-    version: u64,
     pub objects: Objects,
     /// As it was, newest last: what caches that lag show.
     pub past: VecDeque<Objects>,
     pub coordinators: BTreeMap<i64, Coordinator>,
     pub storage: Storage,
-    /// Every status that ever stood, as (operation id, step).
-    steps: Vec<(String, OperationStep, OperationKind)>,
+    /// Every step that was ever written down.
+    steps: Vec<OperationStep>,
     pub settings: Settings,
-    /// Images that cannot be pulled.
-    pub missing_image: String,
+    /// What people do later, by the second.
+    later: Vec<(i64, fn(&mut World))>,
     /// Pods of lost nodes: they never go by themselves.
     pub lost_node: bool,
+    /// Coordinators run, and nobody reaches them.
+    pub mute: bool,
     /// Anybody may write a status, however old what was read is: for a broken rule.
     pub no_versions: bool,
     pub namespace_terminating: bool,
     pub dispose_fails: bool,
     pub disposed: bool,
-    incarnations: u64,
+    pub incarnations: u64,
     pub finalizer_removed_with_pods: bool,
+    /// Nothing goes wrong that the story does not tell of.
+    pub faultless: bool,
+    /// Reasons of events. A controller that is killed may publish none.
+    pub events: Vec<String>,
 }
 
-pub fn settings() -> Settings {
+/// The same for all worlds: a key is made once.
+fn settings() -> Settings {
     Settings { engine_image: "engine".into(), image_pull_policy: None, token_key: TokenKey::new("key") }
 }
 
 impl World {
-    pub fn new(spec: serde_json::Value) -> World {
-        let mut job = StreamJob::new("job", serde_json::from_value(spec).unwrap());
-        job.metadata.namespace = Some("space".into());
-        job.metadata.uid = Some("11111111-2222-3333-4444-555555555555".into());
-        job.metadata.generation = Some(1);
-        job.metadata.resource_version = Some("1".into());
-        job.metadata.creation_timestamp = Some(Time(Timestamp::from_second(1_700_000_000).unwrap()));
-        World {
+    pub fn new(spec: Value) -> World {
+        let mut world = World {
             seconds: 1_700_000_000,
-            version: 1,
-            objects: Objects { job: Some(Arc::new(job)), ..Objects::default() },
+            objects: Objects::default(),
             past: VecDeque::new(),
             coordinators: BTreeMap::new(),
             storage: Storage::default(),
             steps: Vec::new(),
             settings: settings(),
-            missing_image: "missing".into(),
+            later: Vec::new(),
             lost_node: false,
+            mute: false,
             no_versions: false,
             namespace_terminating: false,
             dispose_fails: false,
             disposed: false,
             incarnations: 0,
             finalizer_removed_with_pods: false,
-        }
+            faultless: true,
+            events: Vec::new(),
+        };
+        let mut job = StreamJob::new("job", serde_json::from_value(spec).unwrap());
+        job.metadata.namespace = Some("space".into());
+        job.metadata.uid = Some("11111111-2222-3333-4444-555555555555".into());
+        job.metadata.generation = Some(1);
+        job.metadata.creation_timestamp = Some(Time(world.now()));
+        world.put_job(job);
+        world
     }
 
     pub fn now(&self) -> Timestamp {
@@ -98,36 +132,145 @@ impl World {
         self.objects.job.as_ref().and_then(|job| job.status.clone()).unwrap_or_default()
     }
 
-    fn next_version(&mut self) -> String {
-        self.version += 1;
-        self.version.to_string()
+    pub fn changed(&mut self) -> u64 {
+        self.objects.version += 1;
+        self.objects.version
     }
 
-    pub fn edit(&mut self, change: impl FnOnce(&mut serde_json::Value)) {
-        let mut job = (**self.objects.job.as_ref().unwrap()).clone();
+    fn put_job(&mut self, mut job: StreamJob) {
+        job.metadata.resource_version = Some(self.changed().to_string());
+        self.objects.job = Some(Arc::new(job));
+    }
+
+    fn put_savepoint(&mut self, mut savepoint: Savepoint) {
+        savepoint.metadata.resource_version = Some(self.changed().to_string());
+        self.objects.savepoints.insert(savepoint.metadata.name.clone().unwrap(), Arc::new(savepoint));
+    }
+
+    pub fn edit(&mut self, change: impl FnOnce(&mut Value)) {
+        // Whoever deleted the job edits no more.
+        let Some(found) = self.objects.job.as_ref().filter(|job| job.metadata.deletion_timestamp.is_none()) else {
+            return;
+        };
+        let mut job = (**found).clone();
         let mut spec = serde_json::to_value(&job.spec).unwrap();
         change(&mut spec);
         job.spec = serde_json::from_value(spec).unwrap();
         job.metadata.generation = job.metadata.generation.map(|generation| generation + 1);
-        job.metadata.resource_version = Some(self.next_version());
-        self.objects.job = Some(Arc::new(job));
+        self.put_job(job);
+    }
+
+    pub fn later(&mut self, seconds: i64, act: fn(&mut World)) {
+        self.later.push((self.seconds + seconds, act));
+    }
+
+    pub(super) fn do_what_is_due(&mut self) {
+        let (due, later) = std::mem::take(&mut self.later).into_iter().partition(|(at, _)| *at <= self.seconds);
+        self.later = later;
+        let due: Vec<(i64, fn(&mut World))> = due;
+        due.into_iter().for_each(|(_, act)| act(self));
+    }
+
+    /// Nobody is going to do anything.
+    pub fn is_quiet(&self) -> bool {
+        self.later.is_empty()
     }
 
     pub fn delete_job(&mut self) {
-        let mut job = (**self.objects.job.as_ref().unwrap()).clone();
+        let Some(job) = &self.objects.job else { return };
+        let mut job = (**job).clone();
         job.metadata.deletion_timestamp = Some(Time(self.now()));
-        job.metadata.resource_version = Some(self.next_version());
-        self.objects.job = Some(Arc::new(job));
+        if job.metadata.finalizers.is_none() {
+            self.objects.job = None;
+            self.changed();
+            return;
+        }
+        self.put_job(job);
     }
 
-    /// What a controller sees whose caches lag by so many ticks: of its job, and of everything else.
-    pub fn observe(&self, job_lag: usize, lag: usize) -> Option<Observed> {
-        let at = |lag: usize| match lag {
-            0 => &self.objects,
-            _ => self.past.len().checked_sub(lag).and_then(|index| self.past.get(index)).unwrap_or(&self.objects),
-        };
-        let job = (**at(job_lag).job.as_ref()?).clone();
-        let objects = at(lag);
+    /// By a person, or by the operator.
+    pub fn create_savepoint(&mut self, mut savepoint: Savepoint) {
+        let name = savepoint.metadata.name.clone().unwrap();
+        if self.objects.savepoints.contains_key(&name) {
+            return;
+        }
+        savepoint.metadata.namespace = Some("space".into());
+        savepoint.metadata.uid = Some(format!("00000000-0000-0000-0000-{:012}", self.objects.version));
+        savepoint.metadata.generation = Some(1);
+        savepoint.metadata.creation_timestamp = Some(Time(self.now()));
+        savepoint.status = None;
+        self.put_savepoint(savepoint);
+    }
+
+    pub fn ask_for_savepoint(&mut self, name: &str, path: Option<&str>, retain: bool) {
+        let job_ref = LocalReference { name: "job".into() };
+        let path = path.map(str::to_owned);
+        let spec = SavepointSpec { job_ref, path, format: Default::default(), retain };
+        self.create_savepoint(Savepoint::new(name, spec));
+    }
+
+    pub fn delete_savepoint(&mut self, name: &str) {
+        let Some(found) = self.objects.savepoints.get(name) else { return };
+        if found.metadata.finalizers.is_none() {
+            self.objects.savepoints.remove(name);
+            self.changed();
+        } else if found.metadata.deletion_timestamp.is_none() {
+            let mut savepoint = (**found).clone();
+            savepoint.metadata.deletion_timestamp = Some(Time(self.now()));
+            self.put_savepoint(savepoint);
+        }
+    }
+
+    /// Replicas of the workloads with this name, by hand.
+    pub fn scale(&mut self, name: &str, replicas: i32) {
+        for kind in [ChildKind::Deployment, ChildKind::StatefulSet] {
+            let Some(found) = self.objects.children.get_mut(&(kind, name.to_owned())) else { continue };
+            match Arc::make_mut(found) {
+                Child::Deployment(it) => it.spec.as_mut().unwrap().replicas = Some(replicas),
+                Child::StatefulSet(it) => it.spec.as_mut().unwrap().replicas = Some(replicas),
+                _ => {}
+            }
+        }
+        self.changed();
+    }
+
+    fn at(&self, lag: usize) -> &Objects {
+        let past = self.past.len().checked_sub(lag).filter(|_| lag > 0).and_then(|index| self.past.get(index));
+        past.unwrap_or(&self.objects)
+    }
+
+    /// The same as long as an observation would be.
+    pub fn fingerprint(&self, lag: Lag) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.at(lag.job).version, self.at(lag.others).version, self.mute).hash(&mut hasher);
+        self.coordinators.values().for_each(|coordinator| coordinator.fingerprint(&self.storage, &mut hasher));
+        hasher.finish()
+    }
+
+    fn answer_of(&self, coordinator: &Coordinator) -> Option<EngineAnswer> {
+        Some(match coordinator.phase {
+            _ if self.mute => EngineAnswer::Unreachable("no route".into()),
+            Phase::Exited(_) => EngineAnswer::Unreachable("refused".into()),
+            _ => EngineAnswer::Status(Box::new(coordinator.status(&self.storage))),
+        })
+    }
+
+    /// How a request stands, as the coordinator says, or said.
+    fn answer_to(&self, revision: i64, trigger: &str, memory: &Memory) -> Option<SavepointAnswer> {
+        let coordinator = self.coordinators.get(&revision).filter(|_| !self.mute)?;
+        match coordinator.phase {
+            Phase::Exited(_) => None,
+            _ => match coordinator.answer(trigger, &self.storage) {
+                SavepointAnswer::Unknown => memory.savepoints.get(trigger).cloned().or(Some(SavepointAnswer::Unknown)),
+                known => Some(known),
+            },
+        }
+    }
+
+    /// What a controller sees of the job.
+    pub fn observe(&self, lag: Lag, memory: &Memory) -> Option<Observed> {
+        let job = (**self.at(lag.job).job.as_ref()?).clone();
+        let objects = self.at(lag.others);
         let mut children = Children::default();
         for child in objects.children.values() {
             match &**child {
@@ -146,110 +289,195 @@ impl World {
             }
         }
         children.pods.extend(objects.pods.values().map(|pod| (**pod).clone()));
-        let mut engines = BTreeMap::new();
-        for (revision, coordinator) in &self.coordinators {
-            let answer = match coordinator.phase {
-                Phase::Exited(_) => EngineAnswer::Unreachable("refused".into()),
-                _ => EngineAnswer::Status(Box::new(coordinator.status(&self.storage))),
-            };
-            engines.insert(*revision, answer);
-        }
+        let engines = self.coordinators.iter();
+        let engines = engines.filter_map(|(revision, it)| Some((*revision, self.answer_of(it)?))).collect();
         let mut stops = BTreeMap::new();
-        if let Some(operation) = job.status.as_ref().and_then(|status| status.operation.as_ref())
-            && let Some(trigger) = stop_trigger(operation)
-            && let Some(coordinator) = operation.from_revision.and_then(|from| self.coordinators.get(&from))
-            && !matches!(coordinator.phase, Phase::Exited(_))
+        let operation = job.status.as_ref().and_then(|status| status.operation.as_ref());
+        if let Some((trigger, from)) = operation.and_then(|it| Some((stop_trigger(it)?, it.from_revision?)))
+            && let Some(answer) = self.answer_to(from, &trigger, memory)
         {
-            stops.insert(trigger.clone(), coordinator.answer(&trigger, &self.storage));
+            stops.insert(trigger, answer);
         }
+        let refused = memory.refused.as_ref().filter(|(generation, _)| *generation == job.metadata.generation);
         Some(Observed {
+            refused: refused.map(|(_, refusal)| refusal.clone()),
             job,
-            namespace_terminating: self.namespace_terminating,
+            namespace_terminating: memory.terminating,
             children,
             engines,
             stops,
             savepoints: objects.savepoints.values().map(|savepoint| (**savepoint).clone()).collect(),
             events: Vec::new(),
-            refused: None,
+        })
+    }
+
+    /// What a controller sees of a savepoint.
+    pub fn observe_savepoint(&self, name: &str, lag: Lag, memory: &Memory) -> Option<ObservedSavepoint> {
+        let objects = self.at(lag.others);
+        let savepoint = (**objects.savepoints.get(name)?).clone();
+        let job = self.at(lag.job).job.as_ref().map(|job| (**job).clone());
+        let current = job.as_ref().and_then(|job| job.status.as_ref()?.current_revision);
+        let revision = current
+            .and_then(|current| objects.children.get(&(ChildKind::ControllerRevision, format!("job-{current}"))));
+        let spec: Option<StreamJobSpec> = revision.and_then(|revision| match &**revision {
+            Child::ControllerRevision(it) => Some(read_revision(it).unwrap().spec),
+            _ => None,
+        });
+        let engine = current.and_then(|current| self.answer_of(self.coordinators.get(&current)?));
+        let asked = savepoint.status.as_ref().and_then(|status| status.trigger_id.as_ref());
+        let answer = asked.and(current).and_then(|it| self.answer_to(it, &savepoint_trigger(&savepoint), memory));
+        let dispose_pod = objects.children.get(&(ChildKind::Pod, format!("{name}-dispose")));
+        Some(ObservedSavepoint {
+            namespace_terminating: memory.terminating,
+            job,
+            spec,
+            engine,
+            answer,
+            dispose_pod: dispose_pod.and_then(|pod| match &**pod {
+                Child::Pod(pod) => Some((**pod).clone()),
+                _ => None,
+            }),
+            savepoint,
         })
     }
 
     /// One effect. `observed` is the job as the controller has read it.
-    pub fn act(&mut self, observed: &Job, effect: &Effect) -> Result<(), Refusal> {
+    pub fn act(&mut self, observed: &StreamJob, effect: &Effect) -> Result<(), Refusal> {
         if self.objects.job.is_none() {
-            return Err(Refusal::Conflict);
+            return Err(Refusal::Again);
         }
         match effect {
-            Effect::WriteStatus(status) => return self.write_status(observed, status),
-            Effect::AddFinalizer | Effect::RemoveFinalizer => self.finalizer(*effect == Effect::AddFinalizer),
+            Effect::WriteStatus(status) => self.write_status(observed, status),
+            Effect::AddFinalizer | Effect::RemoveFinalizer => {
+                self.finalizer(*effect == Effect::AddFinalizer);
+                Ok(())
+            }
             Effect::Create(child) => {
                 self.check_creation(child);
-                self.create(child.clone());
+                self.create(child)
             }
             Effect::Apply(child) => {
                 let name = metadata(child).name.clone().unwrap_or_default();
                 self.objects.children.insert((child.kind(), name), Arc::new(child.clone()));
+                self.changed();
+                Ok(())
             }
-            Effect::Delete(deletion) => self.delete(deletion),
-            Effect::Engine { revision, call } => return self.call(*revision, call),
+            Effect::Delete(deletion) => {
+                self.delete(deletion);
+                Ok(())
+            }
+            Effect::Scale(scaling) => {
+                self.scale(&scaling.name, scaling.replicas);
+                Ok(())
+            }
+            Effect::Engine { revision, call } => self.call(*revision, call),
+            Effect::CreateSavepoint(_) if self.namespace_terminating => Err(Refusal::Terminating),
             Effect::CreateSavepoint(savepoint) => {
-                let mut savepoint = (**savepoint).clone();
-                savepoint.metadata.creation_timestamp = Some(Time(self.now()));
-                let mut status = savepoint.status.clone().unwrap_or_default();
-                status.phase = SavepointPhase::Completed;
-                status.path.clone_from(&savepoint.spec.path);
-                savepoint.status = Some(status);
-                let name = savepoint.metadata.name.clone().unwrap();
-                self.objects.savepoints.entry(name).or_insert_with(|| Arc::new(savepoint));
+                self.create_savepoint((**savepoint).clone());
+                Ok(())
             }
-            Effect::DeleteSavepoint { name } => drop(self.objects.savepoints.remove(name)),
-            Effect::Event(_) => {}
+            Effect::DeleteSavepoint { name } => {
+                self.delete_savepoint(name);
+                Ok(())
+            }
+            Effect::Event(event) => {
+                self.events.push(event.reason.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// One effect on a savepoint. `observed` is the savepoint as the controller has read it.
+    pub fn act_on_savepoint(&mut self, observed: &Savepoint, effect: &SavepointEffect) -> Result<(), Refusal> {
+        let name = observed.metadata.name.clone().unwrap();
+        let Some(found) = self.objects.savepoints.get(&name).filter(|it| it.metadata.uid == observed.metadata.uid)
+        else {
+            return Err(Refusal::Again);
+        };
+        let mut savepoint = (**found).clone();
+        match effect {
+            SavepointEffect::WriteStatus(status) => {
+                if savepoint.metadata.resource_version != observed.metadata.resource_version && !self.no_versions {
+                    return Err(Refusal::Again);
+                }
+                // As it is read back.
+                let status: SavepointStatus = serde_json::from_value(serde_json::to_value(status).unwrap()).unwrap();
+                savepoint.status = Some(status);
+                self.put_savepoint(savepoint);
+            }
+            SavepointEffect::AddFinalizer => {
+                savepoint.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+                self.put_savepoint(savepoint);
+            }
+            SavepointEffect::RemoveFinalizer => {
+                savepoint.metadata.finalizers = None;
+                if savepoint.metadata.deletion_timestamp.is_some() {
+                    self.objects.savepoints.remove(&name);
+                    // The garbage collector.
+                    self.objects.children.remove(&(ChildKind::Pod, format!("{name}-dispose")));
+                    self.changed();
+                } else {
+                    self.put_savepoint(savepoint);
+                }
+            }
+            SavepointEffect::Create(child) => return self.create(child),
+            SavepointEffect::Delete(deletion) => self.delete(deletion),
+            SavepointEffect::Engine { revision, call } => {
+                // Whoever reads an old status may repeat it.
+                if savepoint.status.unwrap_or_default().trigger_id.is_none() {
+                    self.violation(format!("I7: savepoint {name} is asked for, and its status does not say so"));
+                }
+                return self.call(*revision, call);
+            }
+            SavepointEffect::Event(event) => self.events.push(event.reason.clone()),
         }
         Ok(())
     }
 
-    fn write_status(&mut self, observed: &Job, status: &StreamJobStatus) -> Result<(), Refusal> {
+    fn write_status(&mut self, observed: &StreamJob, status: &StreamJobStatus) -> Result<(), Refusal> {
         let mut job = (**self.objects.job.as_ref().unwrap()).clone();
         if job.metadata.resource_version != observed.metadata.resource_version && !self.no_versions {
-            return Err(Refusal::Conflict);
+            return Err(Refusal::Again);
         }
         // As it is read back.
         let json = serde_json::to_vec(status).unwrap();
         assert!(json.len() < 16 * 1024, "the status has {} bytes", json.len());
-        job.status = Some(serde_json::from_slice(&json).unwrap());
-        job.metadata.resource_version = Some(self.next_version());
-        if let Some(operation) = &status.operation {
-            self.steps.push((operation.id.clone(), operation.step, operation.kind));
+        let before = job.status.replace(serde_json::from_slice(&json).unwrap()).unwrap_or_default();
+        if status.last_revision < before.last_revision || status.current_revision < before.current_revision {
+            self.violation(format!(
+                "I10: revisions go back: {:?} after {:?}",
+                status.last_revision, before.last_revision
+            ));
         }
-        self.objects.job = Some(Arc::new(job));
+        if let Some(operation) = &status.operation {
+            self.steps.push(operation.step);
+        }
+        self.put_job(job);
         Ok(())
     }
 
     fn finalizer(&mut self, add: bool) {
         let mut job = (**self.objects.job.as_ref().unwrap()).clone();
         job.metadata.finalizers = add.then(|| vec![FINALIZER.to_owned()]);
-        job.metadata.resource_version = Some(self.next_version());
-        let gone = !add && job.metadata.deletion_timestamp.is_some();
-        if gone {
-            self.finalizer_removed_with_pods =
-                self.coordinators.values().any(|coordinator| coordinator.is_active(&self.storage)) && !self.lost_node;
+        if add || job.metadata.deletion_timestamp.is_none() {
+            return self.put_job(job);
         }
-        self.objects.job = (!gone).then(|| Arc::new(job));
-        if gone {
-            // The garbage collector.
-            self.objects.children.clear();
-            self.objects.pods.clear();
-            self.coordinators.clear();
-        }
+        let runs = self.coordinators.values().any(|coordinator| coordinator.is_active(&self.storage));
+        self.finalizer_removed_with_pods = runs && !self.lost_node;
+        self.objects.job = None;
+        // The garbage collector.
+        self.objects.children.retain(|(kind, name), _| *kind == ChildKind::Pod && name != "job-dispose");
+        self.objects.pods.clear();
+        self.coordinators.clear();
+        self.changed();
     }
 
-    fn violation(&mut self, text: String) {
+    pub fn violation(&mut self, text: String) {
         self.storage.violations.push(text);
     }
 
-    /// An operation stood written that says so.
-    fn is_recorded(&self, allowed: &[OperationStep]) -> bool {
-        self.steps.iter().any(|(_, step, _)| allowed.contains(step))
+    fn is_recorded(&self, allowed: OperationStep) -> bool {
+        self.steps.contains(&allowed)
     }
 
     fn check_creation(&mut self, child: &Child) {
@@ -262,13 +490,21 @@ impl World {
         }
     }
 
-    fn create(&mut self, mut child: Child) {
-        let key = (child.kind(), metadata(&child).name.clone().unwrap_or_default());
-        if self.objects.children.contains_key(&key) {
-            return;
+    fn create(&mut self, child: &Child) -> Result<(), Refusal> {
+        if self.namespace_terminating {
+            return Err(Refusal::Terminating);
         }
-        self.version += 1;
-        let uid = Some(format!("uid-{}", self.version));
+        let key = (child.kind(), metadata(child).name.clone().unwrap_or_default());
+        if self.objects.children.contains_key(&key) {
+            return Ok(());
+        }
+        if serde_json::to_string(child).unwrap().contains("forbidden:") && child.kind() == ChildKind::Deployment {
+            let object = format!("{:?} {}", key.0, key.1);
+            let message = "spec.template.spec.containers[0].image: Forbidden".into();
+            return Err(Refusal::Invalid(observed::Refusal { object, message, terminal: true }));
+        }
+        let mut child = child.clone();
+        let uid = Some(format!("uid-{}", self.changed()));
         match &mut child {
             Child::ControllerRevision(it) => it.metadata.uid = uid,
             Child::Deployment(it) => it.metadata.uid = uid,
@@ -279,15 +515,14 @@ impl World {
             _ => {}
         }
         self.objects.children.insert(key, Arc::new(child));
+        Ok(())
     }
 
     fn delete(&mut self, deletion: &Deletion) {
-        if deletion.kind == ChildKind::Pod {
-            self.objects.pods.remove(&deletion.name);
-            self.objects.children.remove(&(ChildKind::Pod, deletion.name.clone()));
-            return;
-        }
         let key = (deletion.kind, deletion.name.clone());
+        if deletion.kind == ChildKind::Pod && self.objects.pods.remove(&deletion.name).is_some() {
+            self.changed();
+        }
         let Some(found) = self.objects.children.get(&key) else { return };
         if deletion.uid.is_some() && metadata(found).uid != deletion.uid {
             return;
@@ -304,14 +539,15 @@ impl World {
             self.violation(format!("I7: {} is deleted while it runs, and no operation says so", deletion.name));
         }
         self.objects.children.remove(&key);
+        self.changed();
     }
 
     fn call(&mut self, revision: i64, call: &EngineCall) -> Result<(), Refusal> {
         let status = self.status();
         let recorded = match call {
-            EngineCall::Activate => self.is_recorded(&[OperationStep::Activating]),
-            EngineCall::Stop { .. } => self.is_recorded(&[OperationStep::Saving]),
-            EngineCall::Cancel => self.is_recorded(&[OperationStep::Stopping]),
+            EngineCall::Activate => self.is_recorded(OperationStep::Activating),
+            EngineCall::Stop { .. } => self.is_recorded(OperationStep::Saving),
+            EngineCall::Cancel => self.is_recorded(OperationStep::Stopping),
             _ => true,
         };
         if !recorded {
@@ -324,171 +560,32 @@ impl World {
                 self.violation(format!("I7: revision {revision} is told to take over, and the status does not say so"));
             }
         }
-        let Some(coordinator) = self.coordinators.get_mut(&revision) else { return Err(Refusal::Unreachable) };
-        if matches!(coordinator.phase, Phase::Exited(_)) {
-            return Err(Refusal::Unreachable);
-        }
-        match call {
-            EngineCall::Activate => coordinator.activate(&mut self.storage),
-            EngineCall::Stop { trigger, .. } => coordinator.stop(trigger, &mut self.storage),
-            EngineCall::Cancel => coordinator.cancel(&mut self.storage),
-            EngineCall::Savepoint { .. } | EngineCall::Configure(_) => {}
-        }
-        Ok(())
-    }
-
-    /// The coordinator's process ends and comes back.
-    pub fn kill_coordinators(&mut self) {
-        for revision in self.coordinators.keys().copied().collect::<Vec<_>>() {
-            self.coordinators.remove(&revision);
-        }
-    }
-
-    /// A second passes.
-    pub fn tick(&mut self) {
-        self.past.push_back(self.objects.clone());
-        if self.past.len() > 6 {
-            self.past.pop_front();
-        }
-        self.seconds += 1;
-        self.run_workloads();
-        let now_ms = self.seconds * 1000;
-        for revision in self.coordinators.keys().copied().collect::<Vec<_>>() {
-            let slots = self.objects.pods.values().filter(|pod| is_worker_of(pod, revision)).count();
-            if let Some(coordinator) = self.coordinators.get_mut(&revision) {
-                coordinator.slots = i64::try_from(slots).unwrap();
-                coordinator.tick(&mut self.storage, now_ms);
+        let found = self.coordinators.get_mut(&revision).filter(|it| !matches!(it.phase, Phase::Exited(_)));
+        let Some(coordinator) = found.filter(|_| !self.mute) else { return Err(Refusal::Unreachable) };
+        let (trigger, directory) = match call {
+            EngineCall::Activate => {
+                coordinator.activate(&mut self.storage);
+                return Ok(());
             }
-        }
-        let active: Vec<i64> = self
-            .coordinators
-            .values()
-            .filter(|coordinator| coordinator.is_active(&self.storage))
-            .map(|coordinator| coordinator.revision)
-            .collect();
-        if active.len() > 1 {
-            self.violation(format!("revisions {active:?} run at once"));
-        }
-    }
-
-    /// What the controllers of Kubernetes and the kubelet do.
-    fn run_workloads(&mut self) {
-        let mut wanted: BTreeMap<String, Pod> = BTreeMap::new();
-        let mut coordinators: Vec<i64> = Vec::new();
-        for child in self.objects.children.values() {
-            match &**child {
-                Child::Deployment(deployment) => {
-                    let Some(revision) = revision_of(&deployment.metadata) else { continue };
-                    let name = format!("{}-0", deployment.metadata.name.clone().unwrap());
-                    let pulled = !image_of(deployment).contains(&self.missing_image);
-                    if pulled {
-                        coordinators.push(revision);
-                    }
-                    let exited = self.coordinators.get(&revision).map(|coordinator| coordinator.phase);
-                    wanted.insert(name.clone(), pod(&name, &deployment.metadata, pulled, exited));
-                }
-                Child::StatefulSet(set) => {
-                    let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-                    let pulled = !image_of_set(set).contains(&self.missing_image);
-                    for index in 0..replicas {
-                        let name = format!("{}-{index}", set.metadata.name.clone().unwrap());
-                        wanted.insert(name.clone(), pod(&name, &set.metadata, pulled, None));
-                    }
-                }
-                _ => {}
+            EngineCall::Cancel => {
+                coordinator.cancel(&mut self.storage);
+                return Ok(());
             }
-        }
-        let now = self.now();
-        let lost = self.lost_node;
-        let mut kept = BTreeMap::new();
-        for (name, pod) in &self.objects.pods {
-            if !wanted.contains_key(name) && lost {
-                let mut pod = (**pod).clone();
-                pod.metadata.deletion_timestamp.get_or_insert(Time(now));
-                kept.insert(name.clone(), Arc::new(pod));
+            EngineCall::Configure(change) => {
+                coordinator.configure(change);
+                return Ok(());
             }
-        }
-        for (name, pod) in wanted {
-            kept.insert(name, Arc::new(pod));
-        }
-        self.objects.pods = kept;
-        // On a lost node a process goes on that nobody sees.
-        self.coordinators.retain(|revision, _| coordinators.contains(revision) || lost);
-        for revision in coordinators {
-            let exited = self.coordinators.get(&revision).is_some_and(|it| matches!(it.phase, Phase::Exited(3)));
-            if self.coordinators.contains_key(&revision) && !exited {
-                continue;
+            EngineCall::Stop { trigger, directory } | EngineCall::Savepoint { trigger, directory } => {
+                (trigger, directory)
             }
-            let key = (ChildKind::ControllerRevision, format!("job-{revision}"));
-            let Some(Child::ControllerRevision(stored)) = self.objects.children.get(&key).map(|child| &**child) else {
-                continue;
-            };
-            let stored = read_revision(stored).unwrap();
-            self.incarnations += 1;
-            let sql = stored.spec.program.sql.clone().unwrap_or_default();
-            let coordinator = Coordinator::new(
-                revision,
-                &stored.job_id,
-                stored.replaces.clone(),
-                stored.restore_path.clone(),
-                &sql,
-                i64::from(stored.spec.parallelism),
-                self.incarnations,
-                &mut self.storage,
-            );
-            self.coordinators.insert(revision, coordinator);
-        }
-        let key = (ChildKind::Pod, "job-dispose".to_owned());
-        if let Some(Child::Pod(found)) = self.objects.children.get(&key).map(|child| &**child) {
-            let mut found = found.clone();
-            let phase = if self.dispose_fails { "Failed" } else { "Succeeded" };
-            self.disposed |= !self.dispose_fails;
-            found.status = serde_json::from_value(json!({ "phase": phase })).unwrap();
-            self.objects.children.insert(key, Arc::new(Child::Pod(found)));
-        }
+        };
+        let stops = matches!(call, EngineCall::Stop { .. });
+        let asked = coordinator.save_or_stop(trigger, directory.as_deref(), stops, &self.storage);
+        asked.map_err(|(code, reason)| {
+            let terminal = code == 400;
+            Refusal::Savepoint(trigger.clone(), SavepointAnswer::Refused { reason, terminal })
+        })
     }
-}
-
-fn image_of(deployment: &Deployment) -> String {
-    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.clone()).unwrap_or_default();
-    pod.containers.first().and_then(|container| container.image.clone()).unwrap_or_default()
-}
-
-fn image_of_set(set: &StatefulSet) -> String {
-    let pod = set.spec.as_ref().and_then(|spec| spec.template.spec.clone()).unwrap_or_default();
-    pod.containers.first().and_then(|container| container.image.clone()).unwrap_or_default()
-}
-
-fn pod(name: &str, owner: &ObjectMeta, pulled: bool, phase: Option<Phase>) -> Pod {
-    let waiting = json!([{ "name": "streamjob", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-        "state": { "waiting": { "reason": "ImagePullBackOff", "message": "Back-off pulling image" } } }]);
-    let broken = json!([{ "name": "streamjob", "image": "", "imageID": "", "ready": false, "restartCount": 1,
-        "state": { "waiting": { "reason": "CrashLoopBackOff" } },
-        "lastState": { "terminated": { "exitCode": 2, "reason": "Error",
-            "message": "{\"reason\":\"InvalidProgram\",\"message\":\"no such table\"}" } } }]);
-    let running = json!([{ "name": "streamjob", "image": "", "imageID": "", "ready": true, "restartCount": 0,
-        "state": { "running": {} } }]);
-    let (statuses, state) = match (pulled, phase) {
-        (false, _) => (waiting, "Pending"),
-        (true, Some(Phase::Exited(2))) => (broken, "Running"),
-        _ => (running, "Running"),
-    };
-    Pod {
-        metadata: ObjectMeta {
-            name: Some(name.into()),
-            uid: Some(format!("uid-{name}")),
-            labels: owner.labels.clone(),
-            ..ObjectMeta::default()
-        },
-        status: serde_json::from_value(json!({ "phase": state, "containerStatuses": statuses })).unwrap(),
-        ..Pod::default()
-    }
-}
-
-fn is_worker_of(pod: &Pod, revision: i64) -> bool {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let runs = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
-    runs && name.starts_with(&format!("job-w{revision}-"))
 }
 
 pub fn metadata(child: &Child) -> &ObjectMeta {
@@ -506,6 +603,14 @@ pub fn metadata(child: &Child) -> &ObjectMeta {
     }
 }
 
-fn revision_of(metadata: &ObjectMeta) -> Option<i64> {
+pub fn revision_of(metadata: &ObjectMeta) -> Option<i64> {
     metadata.labels.as_ref()?.get(REVISION)?.parse().ok()
+}
+
+/// A condition that is true, as its reason and message.
+pub fn truth(status: &StreamJobStatus, aspect: &str) -> Option<(String, String)> {
+    let text = |value: Value| value.as_str().map(str::to_owned);
+    let conditions = json!(status.conditions);
+    let found = conditions.as_array()?.iter().find(|it| it["type"] == aspect && it["status"] == "True")?.clone();
+    Some((text(found["reason"].clone())?, text(found["message"].clone())?))
 }
