@@ -2,10 +2,10 @@
 //!
 //! The seed is printed; `STREAMJOB_E2E_SEED` repeats its choices (not the moments at which the machine comes to them).
 
-use crate::harness::{Cluster, Job, OPERATOR_NAMESPACE, Storage, Story};
+use crate::harness::{Cluster, Job, Storage, Story};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::DeleteParams;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 on_each_storage!(random_kills, soak);
@@ -91,10 +91,8 @@ async fn kill(job: &Job<'_>, kind: usize, random: &mut Random) -> bool {
 }
 
 async fn kill_operator(cluster: &Cluster) -> bool {
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), OPERATOR_NAMESPACE);
-    let found = pods.list(&ListParams::default()).await.expect("listing the operator's pods").items;
-    match found.into_iter().find(|pod| pod.metadata.deletion_timestamp.is_none()) {
-        Some(pod) => delete(&pods, &pod.metadata.name.unwrap_or_default()).await,
+    match cluster.operators().await.first() {
+        Some(pod) => cluster.kill_operator(pod).await,
         None => false,
     }
 }

@@ -1,10 +1,11 @@
 //! A job is deleted: what becomes of its files, and that it always goes.
 
-use crate::harness::{Job, Storage, Story, eventually};
+use crate::harness::{Job, Storage, Story, eventually, text};
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim};
 use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::json;
+use std::collections::BTreeSet;
 
 on_each_storage!(discarded, retained, saved, with_its_namespace, savepoint_cannot_be_taken);
 
@@ -132,6 +133,42 @@ async fn with_its_coordinator_gone() {
     job.no_pods().await;
     let files = story.stored("counting").await;
     assert!(files.iter().any(|file| file.contains("/savepoint-") || file.contains("/chk-")), "{files:?}");
+    job.check_output("counting", None, false).await;
+    story.end().await;
+}
+
+/// The operator dies in the same moment: its successor goes on with the deletion.
+#[tokio::test]
+async fn with_the_operator_gone() {
+    let story = Story::alone("no-operator", Storage::Claim).await;
+    let job = running(&story, json!({"policy": "Savepoint", "deadline": "1m"})).await;
+    story.jobs().delete("counting", &DeleteParams::background()).await.expect("deleting the job");
+    for pod in story.cluster.operators().await {
+        story.cluster.kill_operator(&pod).await;
+    }
+    story.gone(&story.jobs(), "counting").await;
+    job.no_pods().await;
+    let files = story.stored("counting").await;
+    assert!(files.iter().any(|file| file.contains("/savepoint-") && file.ends_with("_metadata")), "{files:?}");
+    job.check_at_rest().await;
+    story.end().await;
+}
+
+/// Without its object store a job can take no savepoint, but it runs on; and deleted, it goes after its deadline.
+#[tokio::test]
+async fn with_its_storage_gone() {
+    let story = Story::alone("no-storage", Storage::S3).await;
+    let job = running(&story, json!({"policy": "Savepoint", "deadline": "15s"})).await;
+    let pods = async || job.identities().await.into_values().map(|(uid, _)| uid).collect::<BTreeSet<_>>();
+    let before = pods().await;
+    story.cluster.object_store(false).await;
+    story.savepoint("lost", json!({"jobRef": {"name": "counting"}})).await;
+    let lost = story.savepoint_in("lost", "Failed").await;
+    assert!(!text(&lost, "/message").is_empty(), "{lost}");
+    assert_eq!(pods().await, before, "the same pods");
+    job.delete().await;
+    job.no_pods().await;
+    story.cluster.object_store(true).await;
     job.check_output("counting", None, false).await;
     story.end().await;
 }

@@ -2,25 +2,9 @@
 
 use crate::harness::{Cluster, OPERATOR_NAMESPACE, Storage, Story, eventually};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::ListParams;
 use std::time::Instant;
-
-async fn pods(cluster: &Cluster) -> Vec<String> {
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), OPERATOR_NAMESPACE);
-    let found = pods.list(&ListParams::default()).await.expect("listing the operator's pods").items;
-    found
-        .into_iter()
-        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-        .filter_map(|pod| pod.metadata.name)
-        .collect()
-}
-
-async fn kill(cluster: &Cluster, pod: &str) {
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), OPERATOR_NAMESPACE);
-    pods.delete(pod, &DeleteParams::default().grace_period(0)).await.expect("killing an operator");
-}
 
 /// Who holds the lease.
 async fn leader(cluster: &Cluster) -> Result<String, String> {
@@ -36,8 +20,8 @@ async fn restarted_and_upgraded() {
     let job = story.apply(&story.counting("counting")).await;
     job.ready().await;
     let before = job.identities().await;
-    for pod in pods(&story.cluster).await {
-        kill(&story.cluster, &pod).await;
+    for pod in story.cluster.operators().await {
+        story.cluster.kill_operator(&pod).await;
     }
     story.cluster.operator_is_up().await;
     job.another_checkpoint().await;
@@ -60,10 +44,10 @@ async fn leader_dies() {
     let job = story.apply(&story.counting("counting")).await;
     job.ready().await;
     let first = eventually("somebody leads", crate::harness::PATIENCE, || leader(&story.cluster)).await;
-    let found = pods(&story.cluster).await;
+    let found = story.cluster.operators().await;
     let pod = found.iter().find(|pod| first.contains(pod.as_str())).expect("the leader's pod").clone();
     story.apply(&story.counting("counting").edited(1)).await;
-    kill(&story.cluster, &pod).await;
+    story.cluster.kill_operator(&pod).await;
     let begun = Instant::now();
     eventually("another one leads", crate::harness::PATIENCE, || async {
         let now = leader(&story.cluster).await?;

@@ -160,14 +160,14 @@ async fn rolled_back(storage: Storage) {
         })
         .await;
     assert!(number(&back, "currentRevision") >= 3, "{back}");
-    let degraded = crate::harness::condition(&back, "Degraded").expect("a condition that says so");
-    assert_eq!(text(degraded, "/status"), "True", "{back}");
+    let stalled = crate::harness::condition(&back, "Stalled").expect("a condition that says so");
+    assert_eq!((text(stalled, "/status"), text(stalled, "/reason")), ("True", "RolledBack"), "{back}");
     job.another_checkpoint().await;
     job.single_revision().await;
     // A spec that works ends it.
     story.apply(&manifest.edited(1)).await;
     let repaired = job.ready().await;
-    assert!(!is_true(&repaired, "Degraded"), "{repaired}");
+    assert!(is_true(&repaired, "SpecAccepted"), "{repaired}");
     job.check_suspended().await;
     story.end().await;
 }

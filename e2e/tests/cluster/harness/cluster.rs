@@ -1,6 +1,8 @@
 //! The cluster that KUBECONFIG names, what is installed in it, and the failures that only its machine can make.
 
-use kube::Client;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, Client};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::Command;
@@ -87,6 +89,39 @@ impl Cluster {
         let target = format!("--selector=app.kubernetes.io/instance={RELEASE}");
         let arguments = ["rollout", "status", "-n", OPERATOR_NAMESPACE, "deployment", &target, "--timeout=120s"];
         command("kubectl", &arguments).await.expect("the operator comes up");
+    }
+
+    /// Pods of the operator that are not on their way out.
+    pub async fn operators(&self) -> Vec<String> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
+        let found = pods.list(&ListParams::default()).await.expect("listing the operator's pods").items;
+        found
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .filter_map(|pod| pod.metadata.name)
+            .collect()
+    }
+
+    /// Deletes a pod of the operator without waiting for its node, as when it dies. False when it is not there any more.
+    pub async fn kill_operator(&self, pod: &str) -> bool {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
+        match pods.delete(pod, &DeleteParams::default().grace_period(0)).await {
+            Ok(_) => true,
+            Err(kube::Error::Api(status)) if status.code == 404 => false,
+            Err(error) => panic!("killing {pod}: {error}"),
+        }
+    }
+
+    /// Ends the object store, or starts it again (empty).
+    pub async fn object_store(&self, runs: bool) {
+        let replicas = format!("--replicas={}", u8::from(runs));
+        command("kubectl", &["scale", "-n", "minio", "deployment/minio", &replicas]).await.expect("kubectl scale");
+        let arguments: &[&str] = if runs {
+            &["rollout", "status", "-n", "minio", "deployment/minio", "--timeout=120s"]
+        } else {
+            &["wait", "-n", "minio", "--for=delete", "pods", "--all", "--timeout=120s"]
+        };
+        command("kubectl", arguments).await.expect("the object store comes and goes");
     }
 
     pub async fn nodes_are_ready(&self) {
