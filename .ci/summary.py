@@ -5,7 +5,7 @@ line of that form."""
 import re
 import sys
 
-RESULT = re.compile(r"^(?:test result: \w+\. )?(\d+) passed[;,] (\d+) failed\b")
+RESULT = re.compile(r"^(?:test result: \w+\. |\w+: )?(\d+) passed[;,] (\d+) failed\b")
 
 
 def main():
