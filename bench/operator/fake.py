@@ -26,6 +26,7 @@ PODS = "10.244.0.0/16"
 STREAMJOBS = "/apis/streamjob.dev/v1alpha1/streamjobs"
 JOB, REVISION, COMPONENT = "streamjob.dev/job", "streamjob.dev/revision", "app.kubernetes.io/component"
 RENEW_SECONDS = 3
+SPEAK_SECONDS = 10
 
 
 def now_text():
@@ -77,36 +78,46 @@ class Nodes:
 
     def register(self):
         for name in self.names:
-            many = {"cpu": "10000", "memory": "100Ti", "ephemeral-storage": "100Ti", "pods": "10000"}
             self.client.call("POST", "/api/v1/nodes", {
                 "apiVersion": "v1", "kind": "Node",
                 "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}},
             })
-            status = {"status": {
-                "capacity": many, "allocatable": many,
-                "addresses": [{"type": "InternalIP", "address": "172.30.0.1"}],
-                "conditions": [{"type": "Ready", "status": "True", "reason": "Fake", "message": "is not there",
-                                "lastHeartbeatTime": now_text(), "lastTransitionTime": now_text()}],
-                "nodeInfo": {"kubeletVersion": "v1.34.4", "osImage": "fake", "operatingSystem": "linux",
-                             "architecture": "amd64", "bootID": "", "machineID": "", "systemUUID": "",
-                             "kernelVersion": "", "containerRuntimeVersion": "fake://1", "kubeProxyVersion": ""},
-            }}
-            self.client.call("PATCH", f"/api/v1/nodes/{name}/status", status,
-                             content_type="application/strategic-merge-patch+json")
+            self.say_ready(name)
             self.client.call("POST", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", {
                 "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
                 "metadata": {"name": name},
                 "spec": {"holderIdentity": name, "leaseDurationSeconds": 10},
             })
 
+    def say_ready(self, name):
+        many = {"cpu": "10000", "memory": "100Ti", "ephemeral-storage": "100Ti", "pods": "10000"}
+        status = {"status": {
+            "capacity": many, "allocatable": many,
+            "addresses": [{"type": "InternalIP", "address": "172.30.0.1"}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Fake", "message": "is not there",
+                            "lastHeartbeatTime": now_text(), "lastTransitionTime": now_text()}],
+            "nodeInfo": {"kubeletVersion": "v1.34.4", "osImage": "fake", "operatingSystem": "linux",
+                         "architecture": "amd64", "bootID": "", "machineID": "", "systemUUID": "",
+                         "kernelVersion": "", "containerRuntimeVersion": "fake://1", "kubeProxyVersion": ""},
+        }}
+        self.client.call("PATCH", f"/api/v1/nodes/{name}/status", status,
+                         content_type="application/strategic-merge-patch+json")
+
     def renew(self):
+        spoke = time.time()
         while True:
+            # Where the machine is too busy for a lease to be renewed in time, a node is given up, and has to say that it is back.
+            speaks = time.time() >= spoke + SPEAK_SECONDS
+            if speaks:
+                spoke = time.time()
             stamp = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             for name in self.names:
                 try:
                     self.client.call(
                         "PATCH", f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}",
                         {"spec": {"renewTime": stamp}}, content_type="application/merge-patch+json")
+                    if speaks:
+                        self.say_ready(name)
                 except (OSError, Refused) as error:
                     complain("lease", error)
             time.sleep(RENEW_SECONDS)
@@ -148,6 +159,8 @@ class Kubelet:
         self.nodes = set(nodes.names)
         self.later, self.engines, self.witness, self.loop = later, engines, witness, loop
         self.addresses = {}
+        # By uid, what says that the pod is ready.
+        self.ready = {}
         self.ending = set()
         self.next = 0
 
@@ -156,6 +169,7 @@ class Kubelet:
         uid, name = metadata["uid"], f"{metadata['namespace']}/{metadata['name']}"
         if kind == "DELETED":
             self.ending.discard(uid)
+            self.ready.pop(uid, None)
             address = self.addresses.pop(uid, None)
             if address:
                 self.loop.call_soon_threadsafe(self.engines.gone, address)
@@ -170,7 +184,14 @@ class Kubelet:
                 self.later.put(0.2, lambda client: client.call(
                     "DELETE", path, {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}))
             return
-        if uid in self.addresses or status.get("phase") not in (None, "Pending"):
+        if uid in self.addresses:
+            unready = any(condition["type"] == "Ready" and condition["status"] != "True"
+                          for condition in status.get("conditions", ()))
+            if unready and uid in self.ready:
+                # Its node was given up in between.
+                self.later.put(0.3, self.ready[uid])
+            return
+        if status.get("phase") not in (None, "Pending"):
             return
         address = self.address()
         self.addresses[uid] = address
@@ -187,6 +208,7 @@ class Kubelet:
             client.call("PATCH", path + "/status", self.status(uid, address, containers, image, True),
                         content_type="application/strategic-merge-patch+json")
             self.witness.running.setdefault(name, time.time())
+            self.ready[uid] = ready
 
         self.later.put(0.3, started)
 
