@@ -1,6 +1,6 @@
 //! How operations begin: who they are, which revision and which state they lead to.
 
-use super::changes::{Change, attempt};
+use super::changes::Change;
 use super::context::Context;
 use super::draft::{Draft, Problem, SOON};
 use super::ids;
@@ -35,7 +35,7 @@ pub fn begin(context: &Context, draft: &mut Draft, beginning: Beginning) {
         from_revision: context.status.current_revision,
         to_revision: to,
         generation: context.generation(),
-        spec_hash: Some(attempt(context.spec)),
+        spec_hash: Some(context.attempt()),
         job_id,
         restore_point,
         attempt: i32::from(step == OperationStep::Saving),

@@ -15,6 +15,9 @@ pub enum Change {
 
 /// Nothing if the pods of the one do for the other.
 pub fn change(running: &StreamJobSpec, wanted: &StreamJobSpec) -> Option<Change> {
+    if running == wanted {
+        return None;
+    }
     let before = resources::spec_hash(running);
     if before == resources::spec_hash(wanted) {
         return None;

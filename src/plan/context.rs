@@ -1,5 +1,6 @@
 //! What was observed, as questions that decisions ask.
 
+use super::changes::attempt;
 use super::effect::{Child, ChildKind, Deletion, Effect, Scaling};
 use super::engine::Engine;
 use super::observed::{EngineAnswer, Observed};
@@ -10,6 +11,7 @@ use crate::settings::Settings;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use streamjob_api::spec::{DesiredState, StreamJobSpec, Upgrade};
@@ -23,6 +25,7 @@ pub struct Context<'a> {
     pub spec: &'a StreamJobSpec,
     /// Every spec that was begun, by number.
     pub revisions: BTreeMap<i64, StoredRevision>,
+    attempt: OnceCell<String>,
 }
 
 impl<'a> Context<'a> {
@@ -35,6 +38,7 @@ impl<'a> Context<'a> {
             status: observed.job.status.clone().unwrap_or_default(),
             spec: &observed.job.spec,
             revisions: stored.map(|revision| (revision.number, revision)).collect(),
+            attempt: OnceCell::new(),
         }
     }
 
@@ -52,6 +56,11 @@ impl<'a> Context<'a> {
 
     pub fn operation(&self) -> Option<&Operation> {
         self.status.operation.as_ref()
+    }
+
+    /// What the newest spec asks for, as a hash.
+    pub fn attempt(&self) -> String {
+        self.attempt.get_or_init(|| attempt(self.spec)).clone()
     }
 
     pub fn upgrade(&self) -> Upgrade {

@@ -133,13 +133,16 @@ impl Draft {
 
     pub fn finish(mut self, context: &Context) -> Plan {
         verdicts::write(context, &mut self);
-        self.shrink();
+        let changed = context.observed.job.status.as_ref() != Some(&self.status);
+        if changed {
+            self.shrink();
+        }
         if took_a_step(&context.status, &self.status) {
             self.effects.clear();
             self.requeue(SOON);
         }
         let mut effects = Vec::new();
-        if context.observed.job.status.as_ref() != Some(&self.status) {
+        if changed {
             effects.push(Effect::WriteStatus(Box::new(self.status)));
         }
         effects.append(&mut self.effects);

@@ -1,6 +1,5 @@
 //! What several steps have in common: being overtaken by another spec, being refused, handing the job over.
 
-use super::changes::attempt;
 use super::context::{Context, max_parallelism};
 use super::draft::{Draft, SOON};
 use super::engine::{Engine, Phase};
@@ -14,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 const LONGEST_TEXT: usize = 1024;
 
 pub fn is_superseded(context: &Context, operation: &Operation) -> bool {
-    operation.spec_hash.as_deref() != Some(attempt(context.spec).as_str())
+    operation.spec_hash.as_deref() != Some(context.attempt().as_str())
 }
 
 /// The new revision takes its own state, or none.
@@ -51,7 +50,7 @@ pub fn abort(context: &Context, draft: &mut Draft, reason: Reason, message: Stri
 fn remember(context: &Context, draft: &mut Draft, reason: &str, message: String) {
     draft.status.target_revision = context.status.current_revision;
     let asked = context.operation().and_then(|operation| operation.spec_hash.clone());
-    let spec_hash = asked.unwrap_or_else(|| attempt(context.spec));
+    let spec_hash = asked.unwrap_or_else(|| context.attempt());
     draft.status.rejected = Some(Rejected { spec_hash, reason: reason.to_owned(), message });
 }
 
@@ -85,7 +84,7 @@ pub fn record_end(context: &Context, draft: &mut Draft, engine: Engine) {
         EndState::Canceled => draft.event("Canceled", note),
     }
     draft.because("the job has ended");
-    let spec_hash = Some(attempt(context.spec));
+    let spec_hash = Some(context.attempt());
     draft.status.ended = Some(Ended { state, revision, reason, spec_hash, restore_point, at: Time(context.now) });
 }
 

@@ -74,6 +74,11 @@ pub fn record(context: &Context, operation: &Operation, draft: &mut Draft) -> bo
     let takes = !matches!(operation.kind, OperationKind::Start | OperationKind::Resume | OperationKind::Rollback);
     let point = operation.restore_point.as_ref().filter(|point| takes && point.savepoint);
     let Some(path) = point.and_then(|point| point.path.clone()) else { return false };
+    record_files(context, &operation.id, path, draft)
+}
+
+/// Makes a resource of a savepoint that an operation has taken, be it one that is over. Whether that has yet to be seen.
+pub fn record_files(context: &Context, operation: &str, path: String, draft: &mut Draft) -> bool {
     let known = |savepoint: &Savepoint| {
         savepoint.spec.path.as_ref() == Some(&path)
             || savepoint.status.as_ref().and_then(|status| status.path.as_ref()) == Some(&path)
@@ -81,7 +86,7 @@ pub fn record(context: &Context, operation: &Operation, draft: &mut Draft) -> bo
     if context.observed.savepoints.iter().any(known) {
         return false;
     }
-    let id: String = operation.id.chars().take(8).collect();
+    let id: String = operation.chars().take(8).collect();
     let name = format!("{}-{}", context.name(), id);
     draft.effect(Effect::CreateSavepoint(Box::new(resource(context, name, BY_UPGRADE, Some(path)))));
     true

@@ -1,7 +1,6 @@
 //! Whether the current revision has proved itself, and the way back if it does not.
 
 use super::begin::{Beginning, begin};
-use super::changes::attempt;
 use super::context::Context;
 use super::draft::{Draft, Problem};
 use super::engine::Phase;
@@ -89,7 +88,7 @@ pub fn roll_back_if_due(context: &Context, draft: &mut Draft) -> bool {
     begin(context, draft, Beginning { kind, step, to: Some(to), job_id, restore_point });
     draft.status.trial = None;
     draft.status.rejected =
-        Some(Rejected { spec_hash: attempt(context.spec), reason: Reason::RolledBack.name().into(), message: why });
+        Some(Rejected { spec_hash: context.attempt(), reason: Reason::RolledBack.name().into(), message: why });
     true
 }
 

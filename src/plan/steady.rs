@@ -1,16 +1,16 @@
 //! Nothing is under way: does the job do what the spec says, and if not, what begins?
 
 use super::begin::{self, Beginning, begin, kind_of, replace};
-use super::changes::{attempt, change};
+use super::changes::change;
 use super::context::Context;
-use super::draft::{Draft, Problem};
+use super::draft::{Draft, Problem, SOON};
 use super::effect::{Effect, EngineCall};
 use super::engine::{Engine, Phase};
 use super::ids;
 use super::operation::record_end;
-use super::stability;
+use super::{schedule, stability};
 use crate::api::conditions::Reason;
-use crate::api::status::{EndState, Ended, OperationKind, OperationResult, OperationStep};
+use crate::api::status::{EndState, Ended, HistoryEntry, OperationKind, OperationResult, OperationStep};
 use crate::resources::{StoredRevision, has_storage, unsupported_change, unsupported_on_kubernetes};
 use streamjob_api::live::change_towards;
 use streamjob_api::spec::UpgradeMode;
@@ -98,7 +98,7 @@ fn first(context: &Context, draft: &mut Draft) {
 /// The spec was tried, and nothing in it has changed.
 fn is_rejected(context: &Context, draft: &mut Draft) -> bool {
     let Some(rejected) = &context.status.rejected else { return false };
-    if rejected.spec_hash != attempt(context.spec) {
+    if rejected.spec_hash != context.attempt() {
         draft.status.rejected = None;
         return false;
     }
@@ -151,9 +151,14 @@ fn take_over(context: &Context, draft: &mut Draft, current: i64) {
 fn ended_now(context: &Context, draft: &mut Draft, engine: Engine) {
     // A stop that was given up came through all the same: nobody wanted the job to end.
     if let Some(savepoint) = engine.stopped_with() {
-        let given_up = context.status.history.iter().filter(|entry| entry.result == OperationResult::Aborted);
-        let mut names = given_up.flat_map(|entry| (1..=100).map(|attempt| ids::trigger_of(&entry.id, attempt)));
-        if names.any(|name| name == savepoint.trigger) {
+        let mut given_up = context.status.history.iter().filter(|entry| entry.result == OperationResult::Aborted);
+        let is_its =
+            |entry: &&HistoryEntry| (1..=100).any(|attempt| ids::trigger_of(&entry.id, attempt) == savepoint.trigger);
+        if let Some(entry) = given_up.find(is_its) {
+            if schedule::record_files(context, &entry.id, savepoint.path.clone(), draft) {
+                draft.because("the job stopped with a savepoint that was given up: it is made a resource first");
+                return draft.requeue(SOON);
+            }
             let point = super::engine::of_savepoint(savepoint);
             draft.event(
                 "Resuming",
@@ -175,7 +180,7 @@ fn ended_before(context: &Context, draft: &mut Draft, ended: &Ended, stored: &St
     draft.effects.extend(context.missing_of(stored, false));
     let Some(change) = change(&stored.spec, context.spec) else { return };
     let finished = ended.state == EndState::Finished && ended.restore_point.is_none();
-    if finished && ended.spec_hash.as_deref() == Some(attempt(context.spec).as_str()) {
+    if finished && ended.spec_hash.as_deref() == Some(context.attempt().as_str()) {
         return;
     }
     if context.suspend() || !is_allowed(context, draft, stored, true) {

@@ -19,7 +19,7 @@ const ROWS: i64 = 10;
 /// Ticks that a savepoint takes.
 const SAVING: u32 = 2;
 /// Ticks from one checkpoint to the next.
-const INTERVAL: u32 = 2;
+const INTERVAL: u32 = 3;
 
 /// Options of a job that says nothing of them.
 static DEFAULTS: LazyLock<(CheckpointConfig, RestartStrategy)> = LazyLock::new(|| {
@@ -40,6 +40,8 @@ pub struct Journal {
     /// The newest savepoint.
     pub saved: Option<EngineSavepoint>,
     pub answers: BTreeMap<String, SavepointAnswer>,
+    /// One that was begun.
+    started: Option<Saving>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -162,7 +164,10 @@ impl Coordinator {
             Some(claim) if claim > new.revision && !storage.no_fencing => new.phase = Phase::Exited(3),
             Some(claim) if claim == new.revision => match journal.ended {
                 Some(state) => new.phase = Phase::Ended(end_of(state)),
-                None => new.take_over(storage),
+                None => {
+                    new.saving = journal.started.map(|saving| Saving { left: SAVING, ..saving });
+                    new.take_over(storage);
+                }
             },
             _ if new.sql.contains("broken") => new.phase = Phase::Exited(2),
             _ => {}
@@ -191,6 +196,10 @@ impl Coordinator {
         }
         journal.claim = Some(self.revision);
         journal.ended = None;
+        if let Some(Saving { trigger, .. }) = journal.started.take() {
+            let reason = "the job was taken over by a later revision".into();
+            journal.answers.insert(trigger, SavepointAnswer::Failed { reason });
+        }
         if let Some(saved) = &mut journal.saved {
             saved.stopped = false;
         }
@@ -282,8 +291,9 @@ impl Coordinator {
     fn save(&mut self, saving: Saving, storage: &mut Storage, now_ms: i64) {
         let journal = storage.journals.entry(self.job_id.clone()).or_default();
         let Saving { trigger, left, stops } = saving;
+        journal.started = None;
         match left {
-            _ if storage.hanging => self.saving = Some(Saving { trigger, left, stops }),
+            _ if storage.hanging => self.saves(Saving { trigger, left, stops }, storage),
             0 if storage.failing > 0 => {
                 storage.failing -= 1;
                 journal.answers.insert(trigger, SavepointAnswer::Failed { reason: "the disk is full".into() });
@@ -309,8 +319,13 @@ impl Coordinator {
                     self.phase = Phase::Ended(End::Finished);
                 }
             }
-            _ => self.saving = Some(Saving { trigger, left: left - 1, stops }),
+            _ => self.saves(Saving { trigger, left: left - 1, stops }, storage),
         }
+    }
+
+    fn saves(&mut self, saving: Saving, storage: &mut Storage) {
+        storage.journals.entry(self.job_id.clone()).or_default().started = Some(saving.clone());
+        self.saving = Some(saving);
     }
 
     fn end(&mut self, storage: &mut Storage, state: EndState) {
@@ -338,7 +353,7 @@ impl Coordinator {
         trigger: &str,
         directory: Option<&str>,
         stops: bool,
-        storage: &Storage,
+        storage: &mut Storage,
     ) -> Result<(), (u16, String)> {
         let known = storage.journals.get(&self.job_id).is_some_and(|journal| journal.answers.contains_key(trigger));
         if known || self.saving.as_ref().is_some_and(|saving| saving.trigger == trigger) {
@@ -350,7 +365,7 @@ impl Coordinator {
         if self.phase != Phase::Running || self.saving.is_some() {
             return Err((409, "another savepoint is under way".into()));
         }
-        self.saving = Some(Saving { trigger: trigger.into(), left: SAVING, stops });
+        self.saves(Saving { trigger: trigger.into(), left: SAVING, stops }, storage);
         Ok(())
     }
 

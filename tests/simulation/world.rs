@@ -73,8 +73,8 @@ pub struct World {
     later: Vec<(i64, fn(&mut World))>,
     /// Pods of lost nodes: they never go by themselves.
     pub lost_node: bool,
-    /// Coordinators run, and nobody reaches them.
-    pub mute: bool,
+    /// Coordinators up to this revision run, and nobody reaches them.
+    pub mute: i64,
     /// Anybody may write a status, however old what was read is: for a broken rule.
     pub no_versions: bool,
     pub namespace_terminating: bool,
@@ -105,7 +105,7 @@ impl World {
             settings: settings(),
             later: Vec::new(),
             lost_node: false,
-            mute: false,
+            mute: 0,
             no_versions: false,
             namespace_terminating: false,
             dispose_fails: false,
@@ -249,7 +249,7 @@ impl World {
 
     fn answer_of(&self, coordinator: &Coordinator) -> Option<EngineAnswer> {
         Some(match coordinator.phase {
-            _ if self.mute => EngineAnswer::Unreachable("no route".into()),
+            _ if coordinator.revision <= self.mute => EngineAnswer::Unreachable("no route".into()),
             Phase::Exited(_) => EngineAnswer::Unreachable("refused".into()),
             _ => EngineAnswer::Status(Box::new(coordinator.status(&self.storage))),
         })
@@ -257,7 +257,7 @@ impl World {
 
     /// How a request stands, as the coordinator says, or said.
     fn answer_to(&self, revision: i64, trigger: &str, memory: &Memory) -> Option<SavepointAnswer> {
-        let coordinator = self.coordinators.get(&revision).filter(|_| !self.mute)?;
+        let coordinator = self.coordinators.get(&revision).filter(|_| revision > self.mute)?;
         match coordinator.phase {
             Phase::Exited(_) => None,
             _ => match coordinator.answer(trigger, &self.storage) {
@@ -561,7 +561,7 @@ impl World {
             }
         }
         let found = self.coordinators.get_mut(&revision).filter(|it| !matches!(it.phase, Phase::Exited(_)));
-        let Some(coordinator) = found.filter(|_| !self.mute) else { return Err(Refusal::Unreachable) };
+        let Some(coordinator) = found.filter(|_| revision > self.mute) else { return Err(Refusal::Unreachable) };
         let (trigger, directory) = match call {
             EngineCall::Activate => {
                 coordinator.activate(&mut self.storage);
@@ -580,7 +580,7 @@ impl World {
             }
         };
         let stops = matches!(call, EngineCall::Stop { .. });
-        let asked = coordinator.save_or_stop(trigger, directory.as_deref(), stops, &self.storage);
+        let asked = coordinator.save_or_stop(trigger, directory.as_deref(), stops, &mut self.storage);
         asked.map_err(|(code, reason)| {
             let terminal = code == 400;
             Refusal::Savepoint(trigger.clone(), SavepointAnswer::Refused { reason, terminal })

@@ -32,7 +32,7 @@ fn spec() -> Value {
         "checkpoint": { "interval": "1s" },
         "restartStrategy": { "none": {} },
         "storage": { "persistentVolumeClaim": { "claimName": "disk" } },
-        "upgrade": { "savepointTimeout": "8s", "attempts": 2 },
+        "upgrade": { "savepointTimeout": "30s", "attempts": 2 },
     })
 }
 
@@ -40,6 +40,11 @@ fn with(change: fn(&mut Value)) -> Value {
     let mut spec = spec();
     change(&mut spec);
     spec
+}
+
+/// For those who wait for a savepoint in vain.
+fn impatient() -> World {
+    World::new(with(|spec| spec["upgrade"]["savepointTimeout"] = json!("8s")))
 }
 
 fn plain() -> World {

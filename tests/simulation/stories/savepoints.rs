@@ -131,7 +131,7 @@ pub fn savepoints() -> Vec<Story> {
         ),
         story(
             "a savepoint that never ends",
-            plain,
+            impatient,
             vec![
                 started(),
                 step(
@@ -235,7 +235,7 @@ fn complete(world: &World) -> Result<(), String> {
 }
 
 fn failed(world: &World, words: &str) -> Result<(), String> {
-    runs(world)?;
+    holds(world.coordinators.values().all(|it| it.phase == Phase::Running), "the job does not run")?;
     let status = status(world)?;
     let error = status.error.unwrap_or_default();
     holds(status.phase == SavepointPhase::Failed && error.contains(words), &format!("{:?}: {error}", status.phase))

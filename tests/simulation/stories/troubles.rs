@@ -66,7 +66,12 @@ pub fn troubles() -> Vec<Story> {
         ),
         story(
             "savepoints hang, the last checkpoint does",
-            || World::new(with(|spec| spec["upgrade"]["onSavepointFailure"] = json!("LastCheckpoint"))),
+            || {
+                World::new(with(|spec| {
+                    spec["upgrade"]["onSavepointFailure"] = json!("LastCheckpoint");
+                    spec["upgrade"]["savepointTimeout"] = json!("8s");
+                }))
+            },
             vec![
                 started(),
                 step(
@@ -83,7 +88,7 @@ pub fn troubles() -> Vec<Story> {
         ),
         story(
             "a stop that was given up completes",
-            plain,
+            impatient,
             vec![
                 started(),
                 step(
@@ -124,6 +129,22 @@ pub fn troubles() -> Vec<Story> {
                             "stuck pods",
                         )
                     },
+                },
+            ],
+        ),
+        story(
+            "upgrade without state from a lost node",
+            || World::new(with(|spec| spec["upgrade"]["mode"] = json!("Stateless"))),
+            vec![
+                started(),
+                Step {
+                    act: |world| {
+                        world.lost_node = true;
+                        world.mute = 1;
+                        upgrade(world);
+                    },
+                    wait: 80,
+                    check: |world| holds(current_sql(world) == "select 2", "the old program runs"),
                 },
             ],
         ),
@@ -233,10 +254,14 @@ fn rolling() -> World {
 }
 
 fn stable() -> Step {
-    step(nothing, |world| {
-        settled(world)?;
-        holds(world.status().stable_revision.is_some(), "not stable")
-    })
+    Step {
+        act: nothing,
+        wait: 40,
+        check: |world| {
+            settled(world)?;
+            holds(world.status().stable_revision.is_some(), "not stable")
+        },
+    }
 }
 
 fn destabilise(world: &mut World) {
