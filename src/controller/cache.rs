@@ -8,7 +8,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ impl fmt::Display for JobKey {
     }
 }
 
-/// Objects of one kind, by job and name.
-pub struct Cache<K>(RwLock<HashMap<JobKey, BTreeMap<String, Arc<K>>>>);
+/// Objects of one kind, by job; few a job, by name.
+pub struct Cache<K>(RwLock<HashMap<JobKey, Vec<Arc<K>>>>);
 
 impl<K> Default for Cache<K> {
     fn default() -> Self {
@@ -36,26 +36,38 @@ impl<K> Default for Cache<K> {
 
 impl<K: Resource> Cache<K> {
     pub fn of(&self, job: &JobKey) -> Vec<Arc<K>> {
-        self.0.read().get(job).map(|objects| objects.values().cloned().collect()).unwrap_or_default()
+        self.0.read().get(job).cloned().unwrap_or_default()
     }
 
     pub fn get(&self, job: &JobKey, name: &str) -> Option<Arc<K>> {
-        self.0.read().get(job)?.get(name).cloned()
+        let jobs = self.0.read();
+        let objects = jobs.get(job)?;
+        objects.get(place(objects, name).ok()?).cloned()
     }
 
     pub fn all(&self) -> Vec<Arc<K>> {
-        self.0.read().values().flat_map(|objects| objects.values().cloned()).collect()
+        self.0.read().values().flatten().cloned().collect()
     }
 
     pub fn put(&self, job: JobKey, object: Arc<K>) {
-        let name = object.meta().name.clone().unwrap_or_default();
-        self.0.write().entry(job).or_default().insert(name, object);
+        let mut jobs = self.0.write();
+        let objects = jobs.entry(job).or_default();
+        match place(objects, name_of(&*object)) {
+            Ok(place) => objects[place] = object,
+            Err(place) => {
+                // Most jobs have as many for ever.
+                objects.reserve_exact(1);
+                objects.insert(place, object);
+            }
+        }
     }
 
     pub fn remove(&self, job: &JobKey, name: &str) {
         let mut jobs = self.0.write();
         if let Some(objects) = jobs.get_mut(job) {
-            objects.remove(name);
+            if let Ok(place) = place(objects, name) {
+                objects.remove(place);
+            }
             if objects.is_empty() {
                 jobs.remove(job);
             }
@@ -66,8 +78,18 @@ impl<K: Resource> Cache<K> {
     pub fn names(&self, namespace: Option<&str>) -> Vec<(JobKey, String)> {
         let jobs = self.0.read();
         let inside = jobs.iter().filter(|(job, _)| namespace.is_none_or(|namespace| job.namespace == namespace));
-        inside.flat_map(|(job, objects)| objects.keys().map(|name| (job.clone(), name.clone()))).collect()
+        let name = |object: &Arc<K>| name_of(&**object).to_owned();
+        inside.flat_map(|(job, objects)| objects.iter().map(move |object| (job.clone(), name(object)))).collect()
     }
+}
+
+fn name_of<K: Resource>(object: &K) -> &str {
+    object.meta().name.as_deref().unwrap_or_default()
+}
+
+/// Where the object of this name is, or would be.
+fn place<K: Resource>(objects: &[Arc<K>], name: &str) -> Result<usize, usize> {
+    objects.binary_search_by(|object| name_of(&**object).cmp(name))
 }
 
 /// Events of a job that are kept: a pod that cannot start has a few, and nobody reads more.
@@ -79,9 +101,9 @@ impl Cache<Event> {
         let mut jobs = self.0.write();
         let Some(events) = jobs.get_mut(job) else { return };
         while events.len() > EVENTS {
-            let oldest = events.iter().min_by_key(|(_, event)| last_seen(event)).map(|(name, _)| name.clone());
+            let oldest = events.iter().enumerate().min_by_key(|(_, event)| last_seen(event)).map(|(place, _)| place);
             let Some(oldest) = oldest else { return };
-            events.remove(&oldest);
+            events.remove(oldest);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::Context;
 use super::cache::{Cache, JobKey, last_seen};
+use super::trim;
 use super::world::World;
 use crate::api::{Savepoint, StreamJob};
 use crate::engine::Target;
@@ -32,7 +33,7 @@ pub async fn observe(context: &Context, job: &StreamJob) -> Observed {
         .collect();
     events.sort_by_key(last_seen);
     let children = Children {
-        revisions: owner.own(&world.revisions, &key),
+        revisions: owner.own(&world.revisions, &key).into_iter().map(trim::restored).collect(),
         config_maps: owner.own(&world.config_maps, &key).into_iter().map(config_map).collect(),
         secrets: token_secret(context, job, &key, &events).into_iter().collect(),
         service_accounts: owner.own(&world.service_accounts, &key).into_iter().map(service_account).collect(),
@@ -99,7 +100,7 @@ pub async fn observe_savepoint(context: &Context, savepoint: &Savepoint) -> Obse
             .filter(|revision| Owner::of(job).owns(revision.meta())),
         _ => None,
     };
-    let spec = stored.and_then(|revision| match read_revision(&revision) {
+    let spec = stored.and_then(|revision| match read_revision(&trim::restored(Arc::unwrap_or_clone(revision))) {
         Ok(stored) => Some(stored.spec),
         Err(error) => {
             tracing::warn!(job = %key, error, "a stored revision cannot be read");

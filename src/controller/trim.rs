@@ -1,13 +1,17 @@
 //! What is kept of an object that was seen: with a thousand jobs, what nobody reads is most of the operator's memory. Whoever
 //! begins to read another field keeps it here.
 
+use crate::resources::{COMPONENT, JOB, REVISION};
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, DeploymentSpec, StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, PodSpec, Service, ServiceSpec};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kube::Resource;
 use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
+use serde_json::Value;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -24,8 +28,45 @@ pub fn metadata(metadata: &mut ObjectMeta) {
     }
 }
 
+/// What tells a child object: its name, whose it is, and of which revision.
+fn child(metadata: &mut ObjectMeta) {
+    metadata.annotations = None;
+    metadata.generate_name = None;
+    if let Some(labels) = &mut metadata.labels {
+        labels.retain(|label, _| [COMPONENT, JOB, REVISION].contains(&label.as_str()));
+    }
+    for owner in metadata.owner_references.iter_mut().flatten() {
+        let (uid, controller) = (std::mem::take(&mut owner.uid), owner.controller);
+        *owner = OwnerReference { uid, controller, ..OwnerReference::default() };
+    }
+}
+
+/// A stored spec as text, which takes a tenth of the memory that its tree of values does.
+impl Trim for ControllerRevision {
+    fn trim(&mut self) {
+        child(&mut self.metadata);
+        if let Some(RawExtension(data)) = &mut self.data
+            && let Ok(text) = serde_json::to_string(data)
+        {
+            *data = Value::String(text.into_boxed_str().into_string());
+        }
+    }
+}
+
+/// A trimmed revision as it was stored.
+pub fn restored(mut revision: ControllerRevision) -> ControllerRevision {
+    if let Some(RawExtension(data)) = &mut revision.data
+        && let Value::String(text) = &*data
+        && let Ok(stored) = serde_json::from_str(text)
+    {
+        *data = stored;
+    }
+    revision
+}
+
 impl Trim for Deployment {
     fn trim(&mut self) {
+        child(&mut self.metadata);
         let replicas = self.spec.take().and_then(|spec| spec.replicas);
         self.spec = Some(DeploymentSpec { replicas, ..DeploymentSpec::default() });
         self.status = None;
@@ -34,6 +75,7 @@ impl Trim for Deployment {
 
 impl Trim for StatefulSet {
     fn trim(&mut self) {
+        child(&mut self.metadata);
         let replicas = self.spec.take().and_then(|spec| spec.replicas);
         self.spec = Some(StatefulSetSpec { replicas, ..StatefulSetSpec::default() });
         self.status = None;
@@ -42,6 +84,7 @@ impl Trim for StatefulSet {
 
 impl Trim for Service {
     fn trim(&mut self) {
+        child(&mut self.metadata);
         let selector = self.spec.take().and_then(|spec| spec.selector);
         self.spec = Some(ServiceSpec { selector, ..ServiceSpec::default() });
         self.status = None;
@@ -50,6 +93,7 @@ impl Trim for Service {
 
 impl Trim for PodDisruptionBudget {
     fn trim(&mut self) {
+        child(&mut self.metadata);
         self.spec = None;
         self.status = None;
     }
@@ -57,6 +101,7 @@ impl Trim for PodDisruptionBudget {
 
 impl Trim for PersistentVolumeClaim {
     fn trim(&mut self) {
+        child(&mut self.metadata);
         self.spec = None;
         self.status = None;
     }
@@ -64,6 +109,7 @@ impl Trim for PersistentVolumeClaim {
 
 impl Trim for Pod {
     fn trim(&mut self) {
+        child(&mut self.metadata);
         let node_name = self.spec.take().and_then(|spec| spec.node_name);
         self.spec = node_name.map(|node_name| PodSpec { node_name: Some(node_name), ..PodSpec::default() });
         let Some(status) = &mut self.status else { return };
@@ -82,14 +128,14 @@ impl Trim for Pod {
     }
 }
 
-/// Everything of it is read.
-macro_rules! whole {
-    ($($kind:ty)*) => { $(impl Trim for $kind { fn trim(&mut self) {} })* };
+impl<K> Trim for PartialObjectMeta<K> {
+    fn trim(&mut self) {
+        child(&mut self.metadata);
+    }
 }
 
-whole! { ControllerRevision Event }
-
-impl<K> Trim for PartialObjectMeta<K> {
+/// There are few at a time.
+impl Trim for Event {
     fn trim(&mut self) {}
 }
 
@@ -112,6 +158,41 @@ mod tests {
         metadata(&mut pod.metadata);
         assert_eq!(pod.metadata.managed_fields, None);
         assert_eq!(pod.metadata.annotations, Some([("a".to_owned(), "b".to_owned())].into()));
+    }
+
+    #[test]
+    fn whose_a_child_is_and_of_which_revision_is_kept() {
+        let mut service: Service = serde_json::from_value(json!({
+            "metadata": {
+                "name": "j-c1", "namespace": "n", "annotations": { "a": "b" },
+                "labels": { JOB: "j", REVISION: "1", COMPONENT: "coordinator", "team": "a" },
+                "ownerReferences": [
+                    { "apiVersion": "v1", "kind": "K", "name": "j", "uid": "u", "controller": true, "blockOwnerDeletion": true },
+                ],
+            },
+            "spec": { "selector": { "a": "b" }, "ports": [{ "port": 1 }] },
+        }))
+        .unwrap();
+        service.trim();
+        let owner = OwnerReference { uid: "u".into(), controller: Some(true), ..OwnerReference::default() };
+        assert_eq!(service.metadata.owner_references, Some(vec![owner]));
+        assert_eq!(service.metadata.annotations, None);
+        assert_eq!(service.metadata.labels.unwrap().into_keys().collect::<Vec<_>>(), [COMPONENT, JOB, REVISION]);
+        let spec = service.spec.unwrap();
+        assert_eq!((spec.selector, spec.ports), (Some([("a".to_owned(), "b".to_owned())].into()), None));
+    }
+
+    #[test]
+    fn a_stored_spec_comes_back() {
+        let stored: ControllerRevision = serde_json::from_value(json!({
+            "metadata": { "name": "j-1" }, "revision": 1, "data": { "spec": { "a": [1, "b"] } },
+        }))
+        .unwrap();
+        let mut trimmed = stored.clone();
+        trimmed.trim();
+        assert_ne!(trimmed, stored);
+        assert_eq!(restored(trimmed), stored);
+        assert_eq!(restored(stored.clone()), stored);
     }
 
     #[test]

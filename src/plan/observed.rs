@@ -91,7 +91,6 @@ pub struct EngineStatus {
     /// Options that apply now.
     pub checkpoint_config: Option<CheckpointConfig>,
     pub restart_strategy: Option<RestartStrategy>,
-    pub workers: Vec<serde_json::Value>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
