@@ -35,9 +35,11 @@ pub enum News {
     Change,
 }
 
+type Tell = Box<dyn Fn(&JobKey, News) + Send + Sync>;
+
 pub struct Engines {
     client: EngineClient,
-    tell: Box<dyn Fn(&JobKey, News) + Send + Sync>,
+    tell: Tell,
     state: Mutex<State>,
 }
 
