@@ -22,7 +22,7 @@ from datetime import datetime, timezone
 
 from kube import Cluster, Refused
 
-PODS = "10.244.0.0/16"
+PODS = "10.128.0.0/16"
 STREAMJOBS = "/apis/streamjob.dev/v1alpha1/streamjobs"
 JOB, REVISION, COMPONENT = "streamjob.dev/job", "streamjob.dev/revision", "app.kubernetes.io/component"
 RENEW_SECONDS = 3
@@ -216,7 +216,7 @@ class Kubelet:
         """Not used soon again: none of the network's first and last address of a /24."""
         while True:
             self.next = self.next % 65000 + 1
-            address = f"10.244.{self.next >> 8}.{self.next & 255}"
+            address = f"10.128.{self.next >> 8}.{self.next & 255}"
             if self.next & 255 not in (0, 255) and address not in self.engines.pods:
                 return address
 
