@@ -59,6 +59,9 @@ pub struct Lag {
     pub others: usize,
 }
 
+/// What happens in a story by itself, and at which second.
+type Later = (i64, fn(&mut World));
+
 pub struct World {
     pub seconds: i64,
     pub objects: Objects,
@@ -70,7 +73,7 @@ pub struct World {
     steps: Vec<OperationStep>,
     pub settings: Settings,
     /// What people do later, by the second.
-    later: Vec<(i64, fn(&mut World))>,
+    later: Vec<Later>,
     /// Pods of lost nodes: they never go by themselves.
     pub lost_node: bool,
     /// Coordinators up to this revision run, and nobody reaches them.
@@ -167,7 +170,7 @@ impl World {
     pub(super) fn do_what_is_due(&mut self) {
         let (due, later) = std::mem::take(&mut self.later).into_iter().partition(|(at, _)| *at <= self.seconds);
         self.later = later;
-        let due: Vec<(i64, fn(&mut World))> = due;
+        let due: Vec<Later> = due;
         due.into_iter().for_each(|(_, act)| act(self));
     }
 
