@@ -26,6 +26,12 @@ pub fn plan(context: &Context, operation: &Operation, draft: &mut Draft) {
         return ended_first(context, draft, running);
     }
     draft.effects.extend(context.missing_of(&target, true));
+    // What runs may have to run for long yet: it is looked after as if nothing were prepared.
+    if let Some((_, Some(current))) = context.current()
+        && !context.status.suspended
+    {
+        draft.effects.extend(context.missing_of(current, context.status.ended.is_none()));
+    }
     let long = context.elapsed(operation.step_started_at.0) > LONG;
     draft.requeue(if long { NOW_AND_THEN } else { SHORTLY });
     if let Some(refused) = context.refused(target.number) {

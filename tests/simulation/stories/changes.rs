@@ -219,6 +219,15 @@ pub fn changes() -> Vec<Story> {
                 step(|world| world.scale("job-c1", 0), untouched),
             ],
         ),
+        story(
+            "pods scaled by hand while an upgrade waits",
+            plain,
+            vec![
+                started(),
+                step(|world| world.edit(|spec| spec["image"] = json!("missing:1")), waits),
+                step(|world| world.scale("job-w1", 0), waits),
+            ],
+        ),
     ]
 }
 
