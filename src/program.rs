@@ -9,7 +9,6 @@ use crate::health::{self, Answers};
 use crate::leader::{Election, LeaderToken};
 use crate::metrics::{Counts, JobView, Metrics};
 use crate::options::Run;
-use crate::plan::observed::EngineAnswer;
 use crate::settings::{Settings, TokenKey};
 use crate::{key, kubernetes};
 use jiff::Timestamp;
@@ -230,19 +229,13 @@ impl Answers for State {
         // From one replica alone: two would count everything twice.
         let jobs = if counts.leads { jobs } else { Vec::new() };
         let now = Timestamp::now();
-        let views: Vec<JobView> = jobs
-            .into_iter()
-            .map(|job| {
-                let key = controller::JobKey { namespace: job.namespace().unwrap_or_default(), name: job.name_any() };
-                let created = job.metadata.creation_timestamp.as_ref().map(|time| time.0);
-                let current = job.status.as_ref().and_then(|status| status.current_revision);
-                let answers = world.engines.answers(&key, created);
-                let reachable = current
-                    .and_then(|revision| answers.get(&revision))
-                    .map(|answer| matches!(answer, EngineAnswer::Status(_)));
-                JobView { tally: world.engines.tally(&key), reachable, now, job }
-            })
-            .collect();
-        world.metrics.text(counts, &views).map_err(|error| error.to_string())
+        let views = jobs.into_iter().map(|job| {
+            let key = controller::JobKey { namespace: job.namespace().unwrap_or_default(), name: job.name_any() };
+            let created = job.metadata.creation_timestamp.as_ref().map(|time| time.0);
+            let current = job.status.as_ref().and_then(|status| status.current_revision);
+            let reachable = current.and_then(|revision| world.engines.is_reachable(&key, revision, created));
+            JobView { tally: world.engines.tally(&key), reachable, now, job }
+        });
+        world.metrics.text(counts, views).map_err(|error| error.to_string())
     }
 }

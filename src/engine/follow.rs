@@ -167,6 +167,13 @@ impl Engines {
             .collect()
     }
 
+    /// Whether the coordinator of a revision answers, if there is one that was asked.
+    pub fn is_reachable(&self, job: &JobKey, revision: i64, created: Option<Timestamp>) -> Option<bool> {
+        let state = self.state.lock();
+        let answer = state.jobs.get(job)?.best(revision, created)?.answer.as_ref()?;
+        Some(matches!(answer, EngineAnswer::Status(_)))
+    }
+
     /// Where the coordinator of a revision is, and the engine's name of the job there if it told.
     pub fn address(
         &self,

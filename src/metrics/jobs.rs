@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn what_is_written_down_is_shown_without_a_coordinator() {
-        let text = Metrics::new().unwrap().text(Counts::default(), &[view()]).unwrap();
+        let text = Metrics::new().unwrap().text(Counts::default(), [view()]).unwrap();
         for line in [
             r#"streamjob_operator_job_info{guarantee="",job="j",job_id="abc",namespace="n",revision="3"} 1"#,
             r#"streamjob_operator_job_state{job="j",namespace="n",state="Running"} 1"#,
@@ -171,7 +171,7 @@ mod tests {
         });
         tally.learned(&serde_json::from_value(status).unwrap(), view().now);
         let view = JobView { tally: Some(tally), ..view() };
-        let text = Metrics::new().unwrap().text(Counts::default(), &[view]).unwrap();
+        let text = Metrics::new().unwrap().text(Counts::default(), [view]).unwrap();
         for line in [
             r#"streamjob_operator_job_checkpoint_age_seconds{job="j",namespace="n"} 10"#,
             r#"streamjob_operator_job_checkpoint_last_size_bytes{job="j",namespace="n"} 10"#,
@@ -183,9 +183,19 @@ mod tests {
     }
 
     #[test]
+    fn names_cannot_break_the_format() {
+        let mut view = view();
+        Arc::make_mut(&mut view.job).metadata.name = Some("a\"b\\c\nd".into());
+        let text = Metrics::new().unwrap().text(Counts::default(), [view]).unwrap();
+        assert!(text.contains(r#"streamjob_operator_job_restarts_total{job="a\"b\\c\nd",namespace="n"} 4"#), "{text}");
+        let help = "# TYPE streamjob_operator_job_restarts_total counter\nstreamjob_operator_job_restarts_total{";
+        assert!(text.contains(help), "{text}");
+    }
+
+    #[test]
     fn series_go_with_the_job() {
         let metrics = Metrics::new().unwrap();
-        assert!(metrics.text(Counts::default(), &[view()]).unwrap().contains("streamjob_operator_job_"));
-        assert!(!metrics.text(Counts::default(), &[]).unwrap().contains("streamjob_operator_job_"));
+        assert!(metrics.text(Counts::default(), [view()]).unwrap().contains("streamjob_operator_job_"));
+        assert!(!metrics.text(Counts::default(), []).unwrap().contains("streamjob_operator_job_"));
     }
 }

@@ -8,9 +8,9 @@ pub use docs::{ALL, Doc, Kind};
 pub use jobs::JobView;
 
 use prometheus::core::Collector;
-use prometheus::proto::MetricFamily;
-use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
-use std::collections::HashMap;
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::time::Instant;
 
 /// Reconciles are quick, or wait for a coordinator.
@@ -75,7 +75,7 @@ impl Metrics {
     ///
     /// # Errors
     /// A label or a name is not allowed.
-    pub fn text(&self, counts: Counts, jobs: &[JobView]) -> prometheus::Result<String> {
+    pub fn text(&self, counts: Counts, jobs: impl IntoIterator<Item = JobView>) -> prometheus::Result<String> {
         let mut families = Vec::new();
         families.extend(self.reconciles.collect());
         families.extend(self.duration.collect());
@@ -95,12 +95,13 @@ impl Metrics {
             scrape.add(&docs::MEMORY, &[], bytes)?;
         }
         for job in jobs {
-            jobs::add(job, &mut scrape)?;
+            jobs::add(&job, &mut scrape)?;
         }
-        families.extend(scrape.families());
         families.retain(|family| !family.get_metric().is_empty());
         families.sort_by(|a, b| a.name().cmp(b.name()));
-        TextEncoder::new().encode_to_string(&families)
+        let mut text = TextEncoder::new().encode_to_string(&families)?;
+        scrape.write(&mut text);
+        Ok(text)
     }
 }
 
@@ -131,37 +132,44 @@ fn options(doc: &Doc) -> Opts {
     Opts::new(doc.name, doc.help)
 }
 
-enum Vector {
-    Gauge(GaugeVec),
-    Counter(CounterVec),
-}
-
-/// Series of one scrape.
+/// Series of one scrape, as text: with a thousand jobs there are tens of thousands, so nothing else is kept of them.
 #[derive(Default)]
-struct Scrape(HashMap<&'static str, Vector>);
+struct Scrape(BTreeMap<&'static str, (&'static Doc, String)>);
 
 impl Scrape {
     fn add(&mut self, doc: &'static Doc, labels: &[&str], value: f64) -> prometheus::Result<()> {
-        let vector = match self.0.entry(doc.name) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(match doc.kind {
-                Kind::Counter => Vector::Counter(CounterVec::new(options(doc), doc.labels)?),
-                Kind::Gauge | Kind::Histogram => Vector::Gauge(GaugeVec::new(options(doc), doc.labels)?),
-            }),
-        };
-        match vector {
-            Vector::Gauge(gauges) => gauges.get_metric_with_label_values(labels)?.set(value),
-            Vector::Counter(counters) => counters.get_metric_with_label_values(labels)?.inc_by(value),
+        if labels.len() != doc.labels.len() {
+            return Err(prometheus::Error::InconsistentCardinality { expect: doc.labels.len(), got: labels.len() });
         }
+        let (_, text) = self.0.entry(doc.name).or_insert_with(|| (doc, String::new()));
+        text.push_str(doc.name);
+        let mut labels: Vec<(&str, &str)> = doc.labels.iter().copied().zip(labels.iter().copied()).collect();
+        labels.sort_unstable();
+        for (index, (label, value)) in labels.iter().enumerate() {
+            text.push(if index == 0 { '{' } else { ',' });
+            text.push_str(label);
+            text.push_str("=\"");
+            for character in value.chars() {
+                match character {
+                    '\\' => text.push_str("\\\\"),
+                    '"' => text.push_str("\\\""),
+                    '\n' => text.push_str("\\n"),
+                    other => text.push(other),
+                }
+            }
+            text.push('"');
+        }
+        // Writing into a string does not fail.
+        let _ = writeln!(text, "{} {value}", if labels.is_empty() { "" } else { "}" });
         Ok(())
     }
 
-    fn families(&self) -> Vec<MetricFamily> {
-        let families = self.0.values().flat_map(|vector| match vector {
-            Vector::Gauge(gauges) => gauges.collect(),
-            Vector::Counter(counters) => counters.collect(),
-        });
-        families.collect()
+    fn write(self, to: &mut String) {
+        to.reserve(self.0.values().map(|(doc, text)| text.len() + doc.help.len() + 2 * doc.name.len() + 32).sum());
+        for (name, (doc, text)) in self.0 {
+            let kind = if doc.kind == Kind::Counter { "counter" } else { "gauge" };
+            let _ = write!(to, "# HELP {name} {}\n# TYPE {name} {kind}\n{text}", doc.help);
+        }
     }
 }
 
