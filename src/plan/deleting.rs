@@ -63,10 +63,10 @@ fn saving(context: &Context, operation: &Operation, draft: &mut Draft, wanted: &
     let engine = context.engine(from, context.status.job_id.as_deref());
     let nobody = context.is_gone(from);
     match stop(context, operation, from, engine, deadline, draft) {
-        Stop::Waits if nobody => {
+        Stop::Waits | Stop::NotRunning if nobody => {
             without_savepoint(context, draft, "there is no pod left to take it");
         }
-        Stop::Waits => {}
+        Stop::Waits | Stop::NotRunning => {}
         Stop::Saved(point) => {
             draft.event("SavepointTaken", format!("last savepoint: {}", point.path.as_deref().unwrap_or_default()));
             draft.status.last_savepoint = Some(point.clone());

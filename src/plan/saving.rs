@@ -16,6 +16,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
 use streamjob_api::spec::{OnSavepointFailure, StreamJobSpec};
 
+/// A restart takes seconds, and as long as a lost node is waited for; what has not run for longer needs another spec.
+const NOT_RUNNING: Duration = Duration::from_secs(30);
+
 pub fn plan(context: &Context, operation: &Operation, draft: &mut Draft) {
     draft.requeue(SOON);
     draft.pending = operation.to_revision.is_some();
@@ -30,6 +33,14 @@ pub fn plan(context: &Context, operation: &Operation, draft: &mut Draft) {
     let timeout = Duration::from_millis(context.upgrade().savepoint_timeout.millis());
     match stop(context, operation, from, engine, timeout, draft) {
         Stop::Waits => {}
+        // What it has counted since its newest checkpoint was never visible, so nothing is lost; and whoever corrects a spec that
+        // does not run must not have to wait until it does.
+        Stop::NotRunning => {
+            // Before the attempt itself is given up.
+            if context.elapsed(operation.step_started_at.0) >= NOT_RUNNING.min(timeout / 2) {
+                from_last_checkpoint(context, draft, "the job does not run, so that no savepoint can be taken".into());
+            }
+        }
         Stop::Saved(point) => saved(context, operation, draft, point),
         Stop::Failed(reason) => failed(context, operation, draft, &reason),
         Stop::Ended(EndState::Failed) if operation.to_revision.is_some() => {
@@ -46,6 +57,8 @@ pub fn plan(context: &Context, operation: &Operation, draft: &mut Draft) {
 /// How a stop stands.
 pub enum Stop {
     Waits,
+    /// It waits for a job that does not run.
+    NotRunning,
     Saved(RestorePoint),
     /// This attempt.
     Failed(String),
@@ -106,6 +119,7 @@ pub fn stop(
             let message = "a savepoint is taken once the job runs again";
             draft.problem(Problem::new(Reason::Recovering, message));
             draft.waits(message);
+            return Stop::NotRunning;
         }
     }
     Stop::Waits
@@ -149,13 +163,15 @@ fn failed(context: &Context, operation: &Operation, draft: &mut Draft, reason: &
     }
     match upgrade.on_savepoint_failure {
         OnSavepointFailure::Abort => abort(context, draft, Reason::SavepointFailed, message),
-        OnSavepointFailure::LastCheckpoint => {
-            draft.warning("SavepointFailed", format!("{message}; going on from the last checkpoint"));
-            draft.step(context, OperationStep::Stopping, Some(message));
-            if let Some(operation) = &mut draft.status.operation {
-                operation.restore_point.clone_from(&context.status.last_checkpoint);
-            }
-        }
+        OnSavepointFailure::LastCheckpoint => from_last_checkpoint(context, draft, message),
+    }
+}
+
+fn from_last_checkpoint(context: &Context, draft: &mut Draft, message: String) {
+    draft.warning("SavepointFailed", format!("{message}; going on from the last checkpoint"));
+    draft.step(context, OperationStep::Stopping, Some(message));
+    if let Some(operation) = &mut draft.status.operation {
+        operation.restore_point.clone_from(&context.status.last_checkpoint);
     }
 }
 

@@ -72,11 +72,24 @@ impl<'a> Job<'a> {
         .await
     }
 
-    /// Waits until a checkpoint with a higher number than the newest one of now is complete.
+    /// Waits until a checkpoint with a higher number than the newest one of now is complete. The coordinator says so itself: the
+    /// status of a job that runs along follows only now and then.
     pub async fn another_checkpoint(&self) -> i64 {
-        let number = |job: &Value| job["status"]["lastCheckpoint"]["id"].as_i64().unwrap_or(0);
-        let before = number(&self.get().await.expect("the job"));
-        self.until(&format!("a checkpoint after {before}"), |job| Some(number(job)).filter(|&now| now > before)).await
+        let before = std::cell::Cell::new(None);
+        super::eventually(&format!("{}: another checkpoint", self.name), PATIENCE, || async {
+            let status = self.engine("/v1/status").await?;
+            let restored = status["restore_point"]["checkpoint"].as_i64().unwrap_or(0);
+            let newest = status["checkpoints"]["last_id"].as_i64().unwrap_or(0).max(restored);
+            match before.get() {
+                Some(before) if newest > before => Ok(newest),
+                Some(before) => Err(format!("{newest} is not after {before}")),
+                None => {
+                    before.set(Some(newest));
+                    Err(format!("{newest} was the newest"))
+                }
+            }
+        })
+        .await
     }
 
     /// Changes fields of the spec; null takes one away.

@@ -82,7 +82,10 @@ impl Manifest {
     pub fn set(mut self, pointer: &str, value: Value) -> Manifest {
         let mut place = &mut self.value["spec"];
         for part in pointer.trim_start_matches('/').split('/') {
-            place = &mut place[part];
+            place = match part.parse::<usize>() {
+                Ok(index) => &mut place[index],
+                Err(_) => &mut place[part],
+            };
         }
         *place = value;
         self
