@@ -78,10 +78,6 @@ cluster-test: test-tools ## Shows on a cluster of its own that the scripts of e2
 crds: ## Writes the custom resource definitions anew, in crds/ and in the chart
 	UPDATE_CRDS=1 cargo test --locked -p streamjob-operator --lib crds
 
-.PHONY: cluster-checks
-cluster-checks: test-tools ## Manifests, chart, dashboard and the commands of docs/kubernetes.md on the cluster `dev`, where the images are
-	e2e/cluster/run.sh e2e/checks.sh
-
 .PHONY: docs
 docs: ## Writes the generated pages anew
 	python3 .ci/rows.py

@@ -29,7 +29,7 @@ finish() {
   local code=$?
   if [ "$code" -ne 0 ]; then
     echo "diagnostics: $STREAMJOB_E2E_DIAGNOSTICS" >&2
-    cp -r "$HOME/.cache/streamjob/clusters/$name/control/logs" "$STREAMJOB_E2E_DIAGNOSTICS/" 2>/dev/null || true
+    cp -r "${STREAMJOB_CACHE:-$HOME/.cache/streamjob}/clusters/$name/control/logs" "$STREAMJOB_E2E_DIAGNOSTICS/" 2>/dev/null || true
   fi
   [ -n "${STREAMJOB_E2E_KEEP:-}" ] || e2e/cluster/down.sh --name "$name"
   exit "$code"

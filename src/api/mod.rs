@@ -1,6 +1,9 @@
 //! The custom resources as Kubernetes sees them: `StreamJob` and `Savepoint`, with their status. What a job is made of is
 //! the engine's business (`streamjob-api`); nothing here decides anything.
 
+#[macro_use]
+mod resource;
+
 pub mod conditions;
 pub mod crd;
 mod rules;

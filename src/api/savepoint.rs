@@ -1,12 +1,9 @@
 //! `Savepoint`: a savepoint as a resource of its own, taken on demand, by schedule or before an upgrade, or adopted.
 
-use super::{API_VERSION, GROUP, VERSION};
 use crate::api::conditions::Condition;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use streamjob_api::spec::{LocalReference, Storage};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,46 +109,4 @@ pub enum SavepointPhase {
     Deleting,
 }
 
-impl Savepoint {
-    pub const KIND: &str = "Savepoint";
-    pub const PLURAL: &str = "savepoints";
-
-    pub fn new(name: &str, spec: SavepointSpec) -> Savepoint {
-        Savepoint {
-            api_version: API_VERSION.into(),
-            kind: Self::KIND.into(),
-            metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() },
-            spec,
-            status: None,
-        }
-    }
-}
-
-impl kube::Resource for Savepoint {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind(_: &()) -> Cow<'_, str> {
-        Self::KIND.into()
-    }
-
-    fn group(_: &()) -> Cow<'_, str> {
-        GROUP.into()
-    }
-
-    fn version(_: &()) -> Cow<'_, str> {
-        VERSION.into()
-    }
-
-    fn plural(_: &()) -> Cow<'_, str> {
-        Self::PLURAL.into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+resource!(Savepoint, SavepointSpec, "savepoints");

@@ -64,7 +64,7 @@ pub struct StreamJobStatus {
     /// The latest savepoint that fell due by the schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Scheduled>,
-    /// The newest completed checkpoint.
+    /// The newest completed checkpoint, written once a minute while nothing else changes; the metrics have each one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_checkpoint: Option<RestorePoint>,
     /// The newest completed savepoint.

@@ -217,16 +217,7 @@ impl<'a> Context<'a> {
     }
 
     pub fn revision<'b>(&'b self, stored: &'b StoredRevision) -> resources::Revision<'b> {
-        resources::Revision {
-            job: &self.observed.job,
-            spec: &stored.spec,
-            number: stored.number,
-            job_id: &stored.job_id,
-            max_parallelism: stored.max_parallelism,
-            replaces: stored.replaces.as_deref(),
-            restore_path: stored.restore_path.as_deref(),
-            settings: self.settings,
-        }
+        stored.of(&self.observed.job, self.settings)
     }
 
     pub fn exists(&self, child: &Child) -> bool {

@@ -16,6 +16,15 @@ pub fn is_superseded(context: &Context, operation: &Operation) -> bool {
     operation.spec_hash.as_deref() != Some(context.attempt().as_str())
 }
 
+/// What takes over stands by while the old revision comes to its end.
+pub fn keep_ready(context: &Context, operation: &Operation, draft: &mut Draft) {
+    draft.requeue(SOON);
+    draft.pending = operation.to_revision.is_some();
+    if let Some(target) = context.target(operation) {
+        draft.effects.extend(context.missing_of(&target, true));
+    }
+}
+
 /// The new revision takes its own state, or none.
 pub fn begins_anew(context: &Context, operation: &Operation) -> bool {
     operation.job_id != context.status.job_id

@@ -2,12 +2,12 @@
 //! repeating it is safe; each attempt has its own.
 
 use super::context::Context;
-use super::draft::{Draft, Problem, SOON};
+use super::draft::{Draft, Problem};
 use super::effect::{Effect, EngineCall};
 use super::engine::{Engine, Phase, of_savepoint};
 use super::ids;
 use super::observed::SavepointAnswer;
-use super::operation::{abort, ended_first, hand_over};
+use super::operation::{abort, ended_first, hand_over, keep_ready};
 use crate::api::StreamJob;
 use crate::api::conditions::Reason;
 use crate::api::status::{EndState, Operation, OperationKind, OperationStep, RestorePoint};
@@ -20,11 +20,7 @@ use streamjob_api::spec::{OnSavepointFailure, StreamJobSpec};
 const NOT_RUNNING: Duration = Duration::from_secs(30);
 
 pub fn plan(context: &Context, operation: &Operation, draft: &mut Draft) {
-    draft.requeue(SOON);
-    draft.pending = operation.to_revision.is_some();
-    if let Some(target) = context.target(operation) {
-        draft.effects.extend(context.missing_of(&target, true));
-    }
+    keep_ready(context, operation, draft);
     let Some(from) = operation.from_revision else { return hand_over(context, draft, operation, None) };
     if let Some((_, Some(stored))) = context.current() {
         draft.effects.extend(context.missing_of(stored, true));
@@ -33,8 +29,8 @@ pub fn plan(context: &Context, operation: &Operation, draft: &mut Draft) {
     let timeout = Duration::from_millis(context.upgrade().savepoint_timeout.millis());
     match stop(context, operation, from, engine, timeout, draft) {
         Stop::Waits => {}
-        // What it has counted since its newest checkpoint was never visible, so nothing is lost; and whoever corrects a spec that
-        // does not run must not have to wait until it does.
+        // When it runs again it goes back to its newest checkpoint: the new revision loses nothing by doing that itself, and
+        // whoever corrects a spec that does not run must not have to wait until it does.
         Stop::NotRunning => {
             // Before the attempt itself is given up.
             if context.elapsed(operation.step_started_at.0) >= NOT_RUNNING.min(timeout / 2) {
@@ -119,7 +115,10 @@ pub fn stop(
             let message = "a savepoint is taken once the job runs again";
             draft.problem(Problem::new(Reason::Recovering, message));
             draft.waits(message);
-            return Stop::NotRunning;
+            // Pods without a fault whose coordinator does not answer here may well be running.
+            if !matches!(engine, Engine::Unreachable) || context.diagnosis(from).is_some() {
+                return Stop::NotRunning;
+            }
         }
     }
     Stop::Waits

@@ -1,10 +1,10 @@
 //! The old revision's processes end without a savepoint, or after it.
 
 use super::context::Context;
-use super::draft::{Draft, SOON};
+use super::draft::Draft;
 use super::effect::{Effect, EngineCall};
 use super::engine::Phase;
-use super::operation::{begins_anew, hand_over};
+use super::operation::{begins_anew, hand_over, keep_ready};
 use super::schedule;
 use crate::api::status::{Operation, OperationKind, OperationResult};
 use std::time::Duration;
@@ -13,11 +13,7 @@ use std::time::Duration;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn plan(context: &Context, operation: &Operation, draft: &mut Draft) {
-    draft.requeue(SOON);
-    draft.pending = operation.to_revision.is_some();
-    if let Some(target) = context.target(operation) {
-        draft.effects.extend(context.missing_of(&target, true));
-    }
+    keep_ready(context, operation, draft);
     let Some(from) = operation.from_revision else { return hand_over(context, draft, operation, None) };
     let late = context.elapsed(operation.step_started_at.0) >= PATIENCE;
     let cancels = begins_anew(context, operation) && operation.kind != OperationKind::Rollback;

@@ -3,6 +3,8 @@
 use super::Revision;
 use super::meta::{job_name, owned};
 use super::names;
+use crate::api::StreamJob;
+use crate::settings::Settings;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,22 @@ pub struct StoredRevision {
     pub replaces: Option<String>,
     /// What it restores from when the job id has no restore point of its own.
     pub restore_path: Option<String>,
+}
+
+impl StoredRevision {
+    /// What its children are made from.
+    pub fn of<'a>(&'a self, job: &'a StreamJob, settings: &'a Settings) -> Revision<'a> {
+        Revision {
+            job,
+            spec: &self.spec,
+            number: self.number,
+            job_id: &self.job_id,
+            max_parallelism: self.max_parallelism,
+            replaces: self.replaces.as_deref(),
+            restore_path: self.restore_path.as_deref(),
+            settings,
+        }
+    }
 }
 
 /// Never changes once it is written, and is read by later versions of the operator: fields are added, never renamed.

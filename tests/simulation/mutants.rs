@@ -276,15 +276,7 @@ fn stored(effects: &mut [Effect], observed: &Observed, world: &World, change: im
         assert!(metadata(&Child::ControllerRevision(revision.clone())).name.is_some());
         let mut stored = read_revision(revision).unwrap();
         change(&mut stored);
-        *child = Child::ControllerRevision(Box::new(resources::controller_revision(&resources::Revision {
-            job: &observed.job,
-            spec: &stored.spec,
-            number: stored.number,
-            job_id: &stored.job_id,
-            max_parallelism: stored.max_parallelism,
-            replaces: stored.replaces.as_deref(),
-            restore_path: stored.restore_path.as_deref(),
-            settings: &world.settings,
-        })));
+        let changed = stored.of(&observed.job, &world.settings);
+        *child = Child::ControllerRevision(Box::new(resources::controller_revision(&changed)));
     }
 }

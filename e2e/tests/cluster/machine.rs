@@ -1,6 +1,6 @@
 //! Failures that only the machine under a cluster of e2e/cluster can make: processes, nodes, the API server.
 
-use crate::harness::{Storage, Story, eventually, machine};
+use crate::harness::{Storage, Story, eventually, is_true, machine};
 use serde_json::json;
 use std::time::Duration;
 
@@ -29,14 +29,14 @@ async fn node_dies() {
         "matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-2"]}]}}]}});
     let job = story.apply(&story.counting("counting").set("/workers/podTemplate/spec/affinity", prefer)).await;
     job.ready().await;
-    job.another_checkpoint().await;
+    let before = job.another_checkpoint().await;
     let on = job.nodes().await;
     assert!(on.values().any(|node| node == "node-2"), "{on:?}");
     story.cluster.machine("node.sh", &["kill", "2"]).await;
-    let before = job.get().await.unwrap()["status"]["lastCheckpoint"]["id"].as_i64().unwrap_or(0);
-    job.until_within(Duration::from_secs(240), "checkpoints go on on the other node", |job| {
-        let ready = crate::harness::is_true(job, "Ready");
-        job["status"]["lastCheckpoint"]["id"].as_i64().filter(|&id| ready && id > before + 5)
+    eventually("checkpoints go on on the other node", Duration::from_secs(240), || async {
+        let job_now = job.get().await?;
+        let newest = job.newest_checkpoint().await?;
+        if is_true(&job_now, "Ready") && newest > before + 5 { Ok(()) } else { Err(job_now["status"].to_string()) }
     })
     .await;
     let on = job.nodes().await;

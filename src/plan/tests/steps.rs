@@ -95,7 +95,7 @@ fn saving() {
     let failed = || SavepointAnswer::Failed { reason: "disk full".into() };
     let refused = |terminal| SavepointAnswer::Refused { reason: "cannot be written".into(), terminal };
     let path = || SavepointAnswer::Completed { path: "savepoint-8".into() };
-    let table: [(i64, EngineAnswer, Option<SavepointAnswer>, &[&str]); 12] = [
+    let table: [(i64, EngineAnswer, Option<SavepointAnswer>, &[&str]); 13] = [
         (3, engine("RUNNING"), None, &["1 Stop"]),
         (3, engine("RUNNING"), Some(SavepointAnswer::Unknown), &["1 Stop"]),
         (3, engine("RUNNING"), Some(SavepointAnswer::InProgress), &[]),
@@ -103,6 +103,7 @@ fn saving() {
         (29, engine("RESTARTING"), None, &[]),
         // Nobody waits for a job that does not run.
         (31, engine("RESTARTING"), None, &["Upgrade Stopping 1"]),
+        (31, EngineAnswer::Unreachable("no answer".into()), None, &[]),
         (3, engine("RUNNING"), Some(refused(false)), &["1 Stop"]),
         // A failed attempt: the next one has another name.
         (3, engine("RUNNING"), Some(refused(true)), &["Upgrade Saving 2"]),

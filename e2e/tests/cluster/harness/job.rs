@@ -72,22 +72,21 @@ impl<'a> Job<'a> {
         .await
     }
 
-    /// Waits until a checkpoint with a higher number than the newest one of now is complete. The coordinator says so itself: the
-    /// status of a job that runs along follows only now and then.
+    /// Number of the newest complete checkpoint, or of the restore point if it is newer. The coordinator says it itself: the status
+    /// of a job that runs along follows only now and then.
+    pub async fn newest_checkpoint(&self) -> Result<i64, String> {
+        let status = self.engine("/v1/status").await?;
+        let restored = status["restore_point"]["checkpoint"].as_i64().unwrap_or(0);
+        Ok(status["checkpoints"]["last_id"].as_i64().unwrap_or(0).max(restored))
+    }
+
+    /// Waits until a checkpoint with a higher number than the newest one of now is complete.
     pub async fn another_checkpoint(&self) -> i64 {
-        let before = std::cell::Cell::new(None);
-        super::eventually(&format!("{}: another checkpoint", self.name), PATIENCE, || async {
-            let status = self.engine("/v1/status").await?;
-            let restored = status["restore_point"]["checkpoint"].as_i64().unwrap_or(0);
-            let newest = status["checkpoints"]["last_id"].as_i64().unwrap_or(0).max(restored);
-            match before.get() {
-                Some(before) if newest > before => Ok(newest),
-                Some(before) => Err(format!("{newest} is not after {before}")),
-                None => {
-                    before.set(Some(newest));
-                    Err(format!("{newest} was the newest"))
-                }
-            }
+        let what = format!("{}: the newest checkpoint", self.name);
+        let before = super::eventually(&what, PATIENCE, || self.newest_checkpoint()).await;
+        super::eventually(&format!("{}: a checkpoint after {before}", self.name), PATIENCE, || async {
+            let newest = self.newest_checkpoint().await?;
+            if newest > before { Ok(newest) } else { Err(newest.to_string()) }
         })
         .await
     }
