@@ -100,10 +100,13 @@ impl<'a> Revision<'a> {
     }
 
     fn workers(&self, count: usize) -> Vec<Engine> {
+        (0..count).map(|_| self.worker().start()).collect()
+    }
+
+    fn worker(&self) -> Launch {
         let port = self.control.rsplit_once(':').unwrap().1;
         let coordinator = format!("localhost:{port}");
-        let arguments = ["--coordinator", &coordinator, "--slots", "1", "--rest", "127.0.0.1:0"];
-        (0..count).map(|_| self.launch("worker", &arguments).start()).collect()
+        self.launch("worker", &["--coordinator", &coordinator, "--slots", "1", "--rest", "127.0.0.1:0"])
     }
 
     fn status(&self) -> Option<Value> {
@@ -337,6 +340,31 @@ fn stopped_between_deaths(
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn a_stopped_job_ends_although_some_tasks_connect_when_others_have_ended() {
+    let place = Place::new();
+    // No commit but that of the stop.
+    let job = job().checkpoint("interval: 1h, retention: RetainOnCancellation");
+    let revision = Revision::new(&place, &job, &id('a'), 1);
+    let coordinator = revision.coordinator(&[]);
+    let mut dies = revision.worker().environment("STREAMJOB_FAULTS", "commit.before=crash").start();
+    let _stays = revision.workers(1);
+    revision.until_ready(&coordinator);
+    revision.activate();
+    revision.until_running(&coordinator);
+    let savepoint = revision.stop(&coordinator, &id('b'));
+    assert!(!dies.await_end().success());
+    // The other worker's tasks get the savepoint back, commit and end at once; those of this one come later.
+    let _late = revision.worker().environment("STREAMJOB_FAULTS", "connect.before=delay:2000").start();
+    revision.until(&coordinator, "the end", |status| status["state"] == "FINISHED");
+
+    let second = Revision::new(&place, &job, &id('a'), 2);
+    let (coordinator, _workers) = second.run(2);
+    assert_eq!(second.status().unwrap()["restored_from_path"], json!(savepoint));
+    second.until(&coordinator, "the end", |status| status["state"] == "FINISHED");
+    results_are_right(&place);
 }
 
 #[test]

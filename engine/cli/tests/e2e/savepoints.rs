@@ -260,11 +260,7 @@ fn coordinator_and_workers_die_while_the_job_stops_and_the_savepoint_holds() {
     // After the savepoint's entry is written but before anybody is told; before a sink commits; after it did.
     for rule in ["journal.after=crash@14", "commit.before=crash@9", "commit.before=fail@7", "commit.after=crash@8"] {
         let place = Place::new();
-        let mut job = job(&place).checkpoint("interval: 1h, tolerableFailures: 1000000");
-        if rule.starts_with("journal") {
-            // In many processes some tasks have committed and ended before others have connected to them.
-            job = job.parallelism(4).spec("workers", "{ slots: 1 }");
-        }
+        let job = job(&place).checkpoint("interval: 1h, tolerableFailures: 1000000");
         let mut engine = place.job(&job).environment("STREAMJOB_FAULTS", rule).start();
         Running::of(&engine);
         // Entries and commits of these come before those of the stop.

@@ -7,6 +7,7 @@
 use super::CHANNEL_CREDIT;
 use super::codec::{FRAME_HEADER, frame};
 use super::gate::{CreditReturn, Gate};
+use crate::faults;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
@@ -311,6 +312,7 @@ impl Network {
     }
 
     fn connect(self: &Arc<Self>, consumer: u64, address: SocketAddr) -> std::io::Result<Arc<Connection>> {
+        faults::point("connect.before").map_err(std::io::Error::other)?;
         let socket = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
         let reader = socket.try_clone()?;
         let connection = Connection::start(consumer, socket)?;
