@@ -60,5 +60,4 @@ case "$mode" in
   soak) set -- --test-threads 1 --nocapture soak "$@" ;;
   *) echo "usage: run.sh checks|stories|bench|soak [ARGUMENT...]" >&2; exit 2 ;;
 esac
-cd e2e
-cluster/run.sh --name "$name" "$tests" "$@"
+run env --chdir=e2e "$tests" "$@"

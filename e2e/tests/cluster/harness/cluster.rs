@@ -93,13 +93,32 @@ impl Cluster {
 
     /// Pods of the operator that are not on their way out.
     pub async fn operators(&self) -> Vec<String> {
+        self.operator_pods().await.into_iter().filter_map(|pod| pod.metadata.name).collect()
+    }
+
+    async fn operator_pods(&self) -> Vec<Pod> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
         let found = pods.list(&ListParams::default()).await.expect("listing the operator's pods").items;
-        found
-            .into_iter()
-            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-            .filter_map(|pod| pod.metadata.name)
-            .collect()
+        found.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
+    }
+
+    /// Starts the operator anew on another node than this one, which takes no pods at the moment.
+    pub async fn operator_leaves(&self, node: &str) {
+        for pod in self.operators().await {
+            self.kill_operator(&pod).await;
+        }
+        super::eventually("the operator is ready on another node", super::PATIENCE, || async {
+            let pods = self.operator_pods().await;
+            let ready = |pod: &Pod| {
+                let status = pod.status.as_ref();
+                let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+                let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+                let on = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+                ready && on.is_some_and(|on| on != node)
+            };
+            if !pods.is_empty() && pods.iter().all(ready) { Ok(()) } else { Err(format!("{} pods", pods.len())) }
+        })
+        .await;
     }
 
     /// Deletes a pod of the operator without waiting for its node, as when it dies. False when it is not there any more.
