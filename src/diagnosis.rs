@@ -64,7 +64,7 @@ reasons! {
     StorageUnavailable: "The engine reaches the job's storage not at all or without success: address, credentials, bucket or volume. It tries again by itself.",
     StartFailed: "The engine could not start for another reason. The message says which; it tries again by itself, unless its arguments are refused (operator and engine do not fit).",
     CrashLoop: "The process ends again and again. The message has its last words; `kubectl logs --previous` has more.",
-    NodeLost: "The pod's node does not answer. Kubernetes replaces coordinators by itself; a worker's pod only once the node is back or deleted.",
+    NodeLost: "The pod's node does not answer. Within about two minutes its pods are replaced on other nodes; what may still run on it can write nothing that counts.",
     Evicted: "A node removed the pod, for lack of memory or disk. Set requests that fit what the job needs.",
     PodFailed: "A pod has ended and cannot run again. The message says why.",
 }
