@@ -57,9 +57,10 @@ pub fn rows(handles: &[&KeyedStateHandle], files: &Files) -> Result<Vec<RecordBa
     if chain.is_empty() {
         return Ok(Vec::new());
     }
-    let base = snapshot::compact_ranges(&chain, snapshot::Compression::None).map_err(|error| error.to_string())?;
+    let base = snapshot::in_memory(|out| snapshot::compact_ranges(&chain, snapshot::Compression::None, out))
+        .map_err(|error| error.to_string())?;
     let all = KeyGroupRange { first: 0, last: u16::MAX };
-    let decoded = snapshot::decode(base.into(), all).map_err(|error| error.to_string())?;
+    let decoded = snapshot::decode(base, all).map_err(|error| error.to_string())?;
     Ok(decoded.into_iter().map(|rows| rows.rows).collect())
 }
 

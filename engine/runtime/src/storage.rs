@@ -9,6 +9,7 @@
 
 pub mod dispose;
 mod files;
+mod parts;
 mod places;
 
 use crate::error::RuntimeError;
@@ -18,6 +19,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use places::{Place, Places};
 use std::future::Future;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,10 +34,8 @@ const JOURNAL_MAGIC: &str = "streamjob-journal-1";
 const MANIFEST_MAGIC: &str = "streamjob-checkpoint-1";
 /// Entries of the journal that are read at a time.
 const ENTRIES_AT_ONCE: usize = 16;
-/// From here on a file is written past the page cache, where there is one.
-const LARGE_FILE: usize = 1 << 20;
-/// Bytes a second that a disk takes at least.
-const SLOWEST_DISK: u64 = 10_000_000;
+/// Bytes a second that a disk or an object store takes at least.
+const SLOWEST_STORE: u64 = 10_000_000;
 /// Of one request, retries of the client library included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -60,6 +60,14 @@ pub struct Snapshot {
     pub manifest_checksum: u64,
     /// Directory of the manifest.
     pub location: String,
+}
+
+/// A file that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Written {
+    bytes: u64,
+    /// xxh3-64 of all of it.
+    checksum: u64,
 }
 
 /// Outcome of a conditional create.
@@ -166,28 +174,34 @@ impl Storage {
         Ok(Place { store: self.store.clone(), path: places::join(&self.root, name), directory: self.directory.clone() })
     }
 
-    /// Writes an immutable file under a name that nobody else uses.
-    pub async fn put(&self, relative: &str, bytes: Bytes) -> Result<FileRef, StoreError> {
+    /// Writes an immutable file under a name that nobody else uses, with what `fill` gives piece by piece, about `expected`
+    /// bytes. There is no file after an error.
+    pub async fn write(
+        &self,
+        relative: &str,
+        expected: u64,
+        fill: impl FnOnce(&mut dyn Write) -> Result<(), String> + Send + 'static,
+    ) -> Result<FileRef, StoreError> {
         let place = self.place(relative)?;
-        let length = bytes.len() as u64;
-        let failed = |error: std::io::Error| StoreError::Unavailable(format!("writing {relative}: {error}"));
-        let checksum = match place.file() {
-            Some(path) if bytes.len() >= LARGE_FILE => {
-                let written = tokio::task::spawn_blocking(move || files::write_new(&path, &bytes));
-                let limit = REQUEST_TIMEOUT * 2 + Duration::from_secs(length / SLOWEST_DISK);
-                let written = within_time(limit, "writing", relative, written).await?;
-                written.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(failed)?
-            }
-            _ => {
-                let checksum = xxh3_64(&bytes);
-                within("writing", relative, place.store.put(&place.path, PutPayload::from_bytes(bytes)))
-                    .await?
-                    .map_err(|error| StoreError::Unavailable(format!("writing {relative}: {error}")))?;
-                place.sync().await.map_err(|error| StoreError::Unavailable(format!("syncing {relative}: {error}")))?;
-                checksum
+        let writing = async {
+            match place.file() {
+                Some(path) => tokio::task::spawn_blocking(move || files::write_new(&path, fill))
+                    .await
+                    .unwrap_or_else(|error| Err(error.to_string())),
+                None => parts::write_new(place.store.as_ref(), &place.path, fill).await,
             }
         };
-        Ok(FileRef { path: relative.to_owned(), bytes: length, checksum })
+        let limit = REQUEST_TIMEOUT * 2 + Duration::from_secs(expected / SLOWEST_STORE);
+        let written = within_time(limit, "writing", relative, writing).await?;
+        let Written { bytes, checksum } =
+            written.map_err(|reason| StoreError::Unavailable(format!("writing {relative}: {reason}")))?;
+        Ok(FileRef { path: relative.to_owned(), bytes, checksum })
+    }
+
+    /// Like [`Storage::write`], with what is at hand.
+    pub async fn put(&self, relative: &str, bytes: Bytes) -> Result<FileRef, StoreError> {
+        let length = bytes.len() as u64;
+        self.write(relative, length, move |out| out.write_all(&bytes).map_err(|error| error.to_string())).await
     }
 
     async fn create(&self, relative: &str, bytes: Bytes) -> Created {
@@ -232,7 +246,14 @@ impl Storage {
 
     /// Reads a state file and checks its size and checksum.
     pub async fn get_verified(&self, file: &FileRef) -> Result<Bytes, StoreError> {
-        let bytes = self.get(&file.path).await?;
+        let bytes = match file.bytes <= parts::PART as u64 {
+            true => self.get(&file.path).await?,
+            false => {
+                self.check_size(&file.path, file.bytes).await?;
+                let place = self.place(&file.path)?;
+                parts::read(place.store.as_ref(), &place.path, file.bytes).await?
+            }
+        };
         if bytes.len() as u64 != file.bytes {
             return Err(StoreError::Damaged(format!(
                 "{} has {} bytes instead of {}",

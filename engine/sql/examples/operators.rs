@@ -142,7 +142,7 @@ fn checkpoint(
     };
     let base = operator.snapshot(1, Cut::Changes)?.keyed.remove(0);
     lap(&format!("cut {} keys", base.rows.num_rows()))?;
-    let base = bytes::Bytes::from(snapshot::encode(&base, ALL, Compression::None)?);
+    let base = snapshot::in_memory(|out| snapshot::encode(&base, ALL, Compression::None, out))?;
     lap(&format!("encoded {} bytes", base.len()))?;
     for batch in &batches[..100] {
         operator.process(0, Batch::inserts(batch.clone()), &mut Sink::default())?;
@@ -150,9 +150,9 @@ fn checkpoint(
     lap("100 more batches")?;
     let delta = operator.snapshot(2, Cut::Changes)?.keyed.remove(0);
     lap(&format!("cut {} changed keys", delta.rows.num_rows()))?;
-    let delta = bytes::Bytes::from(snapshot::encode(&delta, ALL, Compression::None)?);
+    let delta = snapshot::in_memory(|out| snapshot::encode(&delta, ALL, Compression::None, out))?;
     lap("encoded them")?;
-    snapshot::compact(&[base.clone(), delta.clone()], Compression::None)?;
+    snapshot::in_memory(|out| snapshot::compact(&[base.clone(), delta.clone()], Compression::None, out))?;
     lap("compacted both files")?;
     let mut restore = OperatorRestore::default();
     let mut rows = snapshot::decode(base.clone(), ALL)?;

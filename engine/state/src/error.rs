@@ -26,6 +26,9 @@ pub enum StateError {
     Version { found: String, expected: &'static str },
     #[error("state files of one table do not fit together: {0}")]
     Mismatch(String),
+    /// Of where a state file is written to.
+    #[error("{0}")]
+    Write(#[from] std::io::Error),
     #[error("handling state rows: {0}")]
     Arrow(#[from] ArrowError),
 }

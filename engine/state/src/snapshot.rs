@@ -17,6 +17,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use file::{Header, StateFile};
 use order::GroupOrder;
+use std::io::Write;
 use std::ops::Range;
 use std::sync::Arc;
 use streamjob_protocol::manifest::KeyGroupRange;
@@ -60,7 +61,12 @@ pub fn schema_text(delta: &KeyedDelta) -> String {
 }
 
 /// Writes the rows of a delta. Fails if a row's key group lies outside `range`: it would be lost on restore.
-pub fn encode(delta: &KeyedDelta, range: KeyGroupRange, compression: Compression) -> Result<Vec<u8>, StateError> {
+pub fn encode(
+    delta: &KeyedDelta,
+    range: KeyGroupRange,
+    compression: Compression,
+    out: &mut dyn Write,
+) -> Result<(), StateError> {
     let rows = delta.rows.num_rows();
     let problem = |message: String| StateError::Encode { table: delta.name.clone(), message };
     if delta.key_groups.len() != rows || delta.deleted.as_ref().is_some_and(|deleted| deleted.len() != rows) {
@@ -80,11 +86,18 @@ pub fn encode(delta: &KeyedDelta, range: KeyGroupRange, compression: Compression
     let schema = file::schema(&delta.rows.schema(), &header)?;
     let columns = order.columns(delta.rows.columns())?;
     let (groups, deleted) = (order.groups(), order.marks(delta.deleted.as_ref()));
-    file::write(schema, rows, compression, |chunk: Range<usize>| {
+    file::write(schema, rows, compression, out, |chunk: Range<usize>| {
         let values = columns.iter().map(|column| column.chunk(chunk.clone())).collect::<Result<Vec<_>, _>>()?;
         let deleted = BooleanArray::from(deleted.slice(chunk.start, chunk.len()));
         Ok((values, groups.slice(chunk.start, chunk.len()), deleted))
     })
+}
+
+/// What is written by one of the functions of this module, as a file in memory.
+pub fn in_memory(write: impl FnOnce(&mut dyn Write) -> Result<(), StateError>) -> Result<Bytes, StateError> {
+    let mut bytes = Vec::new();
+    write(&mut bytes)?;
+    Ok(bytes.into())
 }
 
 /// The rows of a file whose key groups lie in `range`, without the extra columns, in the order to apply them.
@@ -99,24 +112,28 @@ pub fn decode(bytes: Bytes, range: KeyGroupRange) -> Result<Vec<KeyedRows>, Stat
 }
 
 /// Merges a base and its deltas, in this order, into one base: the last row of every key stays, removed keys vanish.
-pub fn compact(files: &[Bytes], compression: Compression) -> Result<Vec<u8>, StateError> {
+pub fn compact(files: &[Bytes], compression: Compression, out: &mut dyn Write) -> Result<(), StateError> {
     let all = KeyGroupRange { first: 0, last: u16::MAX };
     let files: Vec<(Bytes, KeyGroupRange)> = files.iter().map(|file| (file.clone(), all)).collect();
-    compact_ranges(&files, compression)
+    compact_ranges(&files, compression, out)
 }
 
 /// Like [`compact`], taking from each file only the key groups it is named for. Chains that come from several subtasks of
 /// an earlier parallelism need this: a file may hold groups whose newer rows stand in another subtask's chain.
-pub fn compact_ranges(files: &[(Bytes, KeyGroupRange)], compression: Compression) -> Result<Vec<u8>, StateError> {
-    merge(files)?.finish(true, compression)
+pub fn compact_ranges(
+    files: &[(Bytes, KeyGroupRange)],
+    compression: Compression,
+    out: &mut dyn Write,
+) -> Result<(), StateError> {
+    merge(files)?.finish(true, compression, out)
 }
 
 /// Merges deltas that follow each other into one delta: the last row of every key stays, also where the key was removed.
 /// Costs as much as they hold, however large the table is.
-pub fn merge_changes(deltas: &[Bytes], compression: Compression) -> Result<Vec<u8>, StateError> {
+pub fn merge_changes(deltas: &[Bytes], compression: Compression, out: &mut dyn Write) -> Result<(), StateError> {
     let all = KeyGroupRange { first: 0, last: u16::MAX };
     let deltas: Vec<(Bytes, KeyGroupRange)> = deltas.iter().map(|file| (file.clone(), all)).collect();
-    merge(&deltas)?.finish(false, compression)
+    merge(&deltas)?.finish(false, compression, out)
 }
 
 fn merge(files: &[(Bytes, KeyGroupRange)]) -> Result<Merge, StateError> {
@@ -187,7 +204,7 @@ impl Merge {
     }
 
     /// A whole table, without rows of removed keys, or a delta.
-    fn finish(self, full: bool, compression: Compression) -> Result<Vec<u8>, StateError> {
+    fn finish(self, full: bool, compression: Compression, out: &mut dyn Write) -> Result<(), StateError> {
         let mut places: Vec<(usize, usize)> = Vec::with_capacity(self.newest.len());
         let mut groups: Vec<u16> = Vec::with_capacity(self.newest.len());
         for &(batch, row) in &self.newest {
@@ -205,7 +222,7 @@ impl Merge {
         let rows = order.rows();
         let batches: Vec<&RecordBatch> = self.batches.iter().map(|batch| &batch.rows).collect();
         let schema = file::schema(&self.schema, &header)?;
-        file::write(schema, rows.len(), compression, |chunk: Range<usize>| {
+        file::write(schema, rows.len(), compression, out, |chunk: Range<usize>| {
             let chosen = &rows[chunk];
             let indices: Vec<(usize, usize)> = chosen.iter().map(|&row| places[row as usize]).collect();
             let values = if self.schema.fields().is_empty() || indices.is_empty() {
@@ -222,7 +239,7 @@ impl Merge {
 
 /// All rows of a table as one batch after applying files in order, for tools that show state.
 pub fn read_table(files: &[Bytes]) -> Result<RecordBatch, StateError> {
-    let base = Bytes::from(compact(files, Compression::None)?);
+    let base = in_memory(|out| compact(files, Compression::None, out))?;
     let rows = decode(base.clone(), KeyGroupRange { first: 0, last: u16::MAX })?;
     let schema = match rows.first() {
         Some(first) => first.rows.schema(),

@@ -72,8 +72,9 @@ async fn fill() -> Filled {
     let change = delta(&[("Mary", 5), ("Bob", 0), ("Alice", 4)], Some(vec![false, true, false]), false);
     let mut files = Vec::new();
     for (name, delta) in [("shared/base.arrow", base), ("shared/change.arrow", change)] {
-        let bytes = snapshot::encode(&delta, GROUPS, snapshot::Compression::None).unwrap();
-        files.push(storage.put(name, bytes.into()).await.unwrap());
+        let bytes =
+            snapshot::in_memory(|out| snapshot::encode(&delta, GROUPS, snapshot::Compression::None, out)).unwrap();
+        files.push(storage.put(name, bytes).await.unwrap());
     }
     let claimed = JournalEntry::Claimed { revision: 3, claimant: "c".into(), at: 0 };
     storage.append_journal(1, &claimed).await;

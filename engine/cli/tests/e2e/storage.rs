@@ -3,7 +3,7 @@
 use crate::expected;
 use crate::harness::{
     Engine, Job, Launch, Place, checkpoints, complete_checkpoints, eventually, files_below, inspection,
-    latest_checkpoint, parsed,
+    latest_checkpoint, parsed, visible_rows,
 };
 use crate::minio::Minio;
 use crate::nexmark::await_checkpoint;
@@ -253,6 +253,41 @@ fn r70_minio_killed_and_started_again_costs_checkpoints_but_no_row() {
     engine.kill_all();
     minio.credentials(place.job(&on_minio(&minio))).succeed();
     results_are_right(&place, &[]);
+}
+
+/// State files of more than one part, uploaded and read part by part, while the worker and the store are killed.
+#[test]
+fn r70_large_state_on_minio_survives_kills_of_the_worker_and_of_the_store() {
+    let (rows, keys, text) = (100_000, 10_000, "x".repeat(2_000));
+    let mut minio = Minio::start();
+    let place = Place::new();
+    let sql = format!(
+        "CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '10000',\n\
+         'fields.n.kind' = 'sequence', 'fields.n.start' = '1', 'fields.n.end' = '{rows}');\n\
+         CREATE TABLE totals (seen BIGINT, length BIGINT) WITH ('connector' = 'filesystem',\n\
+         'path' = '.streamjob/output/totals', 'format' = 'json', 'sink.changelog' = 'true');\n\
+         INSERT INTO totals SELECT SUM(seen), SUM(CHAR_LENGTH(text)) FROM (\n\
+         SELECT k, COUNT(*) AS seen, MAX(CONCAT('{text}', CAST(n + 1000000 AS STRING))) AS text\n\
+         FROM (SELECT MOD(n, {keys}) AS k, n FROM numbers) GROUP BY k);"
+    );
+    let job =
+        minio.storage(Job::sql("large", &sql)).checkpoint("interval: 500ms, tolerableFailures: 1000000").restarting();
+    let mut engine = minio.credentials(place.job(&job)).start();
+    let several_parts = || files_below(&minio.objects()).iter().any(|file| file.ends_with("part.3"));
+    engine.eventually("a state file of three parts", || several_parts().then_some(()));
+    let first = await_object_checkpoint(&mut engine, &minio, minio.latest_checkpoint());
+    engine.kill(engine.workers(1)[0]);
+    let second = await_object_checkpoint(&mut engine, &minio, first);
+    minio.kill();
+    std::thread::sleep(Duration::from_millis(700));
+    minio.resume();
+    await_object_checkpoint(&mut engine, &minio, second);
+    engine.succeed();
+    // Sums only grow: a row too many or too few would show in the last one.
+    let totals = visible_rows(&place.path(".streamjob/output/totals"));
+    let values = totals.iter().map(|row| serde_json::from_str::<serde_json::Value>(row).expect("a row in JSON"));
+    let last = values.max_by_key(|row| row["seen"].as_i64()).expect("a row");
+    assert_eq!((last["seen"].as_i64(), last["length"].as_i64()), (Some(rows), Some(keys * 2_007)), "{last}");
 }
 
 #[test]

@@ -1,55 +1,141 @@
-//! Large new files on a file system, written past the page cache.
+//! New files on a file system, written piece by piece; large ones past the page cache.
 //!
 //! Whoever writes them waits until they are on the disk anyway. Through the page cache every byte would be copied into memory
 //! that nobody reads again, and fetching that memory costs more than all other work on the file. What a file is for, and when
 //! it may be deleted, is decided elsewhere.
 
-use nix::fcntl::OFlag;
+use super::Written;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3Default;
 
 /// Memory, places in the file and lengths of direct writes are multiples of this; no disk asks for more.
 const ALIGNMENT: usize = 4096;
-/// What one write takes: a few of them a second, none so long that it holds up other work of the disk.
+/// What one write takes: a few of them a second, none so long that it holds up other work of the disk. Smaller files go
+/// through the page cache.
 const CHUNK: usize = 4 << 20;
 /// Folders disappear with their last file, also right after they were made for the next one.
 const ATTEMPTS: usize = 16;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cache {
-    Past,
-    Through,
+/// Writes a file that does not exist yet with what `fill` gives, and syncs it and its folder. Nothing is left of it after
+/// an error.
+pub(super) fn write_new(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), String>,
+) -> Result<Written, String> {
+    let mut file = NewFile::create(path).map_err(|error| error.to_string())?;
+    fill(&mut file)?;
+    file.finish().map_err(|error| error.to_string())
 }
 
-/// Writes a file that does not exist yet and syncs it and its folder; returns the checksum of its bytes. Nothing is left of
-/// it after an error.
-pub(super) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<u64> {
-    match attempt(path, bytes, Cache::Past) {
-        // The file system or its disk cannot.
-        Err(error) if error.kind() == ErrorKind::InvalidInput => attempt(path, bytes, Cache::Through),
-        result => result,
+/// Goes with its file unless it is finished.
+struct NewFile {
+    path: PathBuf,
+    file: File,
+    /// Aligned from `start` on, where what is not written yet stands. Never moves.
+    memory: Vec<u8>,
+    start: usize,
+    hasher: Xxh3Default,
+    length: u64,
+    /// Writes go past the page cache.
+    direct: bool,
+    finished: bool,
+}
+
+impl NewFile {
+    fn create(path: &Path) -> io::Result<NewFile> {
+        let file = create(path)?;
+        let mut memory: Vec<u8> = Vec::with_capacity(CHUNK + ALIGNMENT);
+        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        memory.resize(start, 0);
+        Ok(NewFile {
+            path: path.to_owned(),
+            file,
+            memory,
+            start,
+            hasher: Xxh3Default::new(),
+            length: 0,
+            direct: false,
+            finished: false,
+        })
+    }
+
+    fn finish(mut self) -> io::Result<Written> {
+        if self.waiting() > 0 {
+            self.flush_memory()?;
+        }
+        // What the last piece was filled up with is cut off again.
+        self.file.set_len(self.length)?;
+        self.file.sync_all()?;
+        if let Some(folder) = self.path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        self.finished = true;
+        Ok(Written { bytes: self.length, checksum: self.hasher.digest() })
+    }
+
+    /// Bytes that are not written yet.
+    fn waiting(&self) -> usize {
+        self.memory.len() - self.start
+    }
+
+    fn flush_memory(&mut self) -> io::Result<()> {
+        let length = self.waiting();
+        if self.length == 0 && length == CHUNK {
+            // Not every file system can; what it says about it does not matter.
+            self.direct = set_direct(&self.file, true).is_ok();
+        }
+        // Hashed and copied while it is in the processor's cache.
+        self.hasher.update(&self.memory[self.start..]);
+        if self.direct {
+            self.memory.resize(self.start + length.next_multiple_of(ALIGNMENT), 0);
+        }
+        match self.file.write_all_at(&self.memory[self.start..], self.length) {
+            // Some say so only now.
+            Err(error) if self.direct && error.kind() == ErrorKind::InvalidInput => {
+                set_direct(&self.file, false)?;
+                self.direct = false;
+                self.file.write_all_at(&self.memory[self.start..], self.length)?;
+            }
+            result => result?,
+        }
+        self.length += length as u64;
+        self.memory.truncate(self.start);
+        Ok(())
     }
 }
 
-fn attempt(path: &Path, bytes: &[u8], cache: Cache) -> io::Result<u64> {
-    let file = create(path, cache)?;
-    let written = fill(file, bytes, cache).and_then(|checksum| sync_folder(path).map(|()| checksum));
-    if written.is_err() {
-        // The error that is reported says more than one of this.
-        let _ = std::fs::remove_file(path);
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(CHUNK - self.waiting());
+        self.memory.extend_from_slice(&bytes[..taken]);
+        if self.waiting() == CHUNK {
+            self.flush_memory()?;
+        }
+        Ok(taken)
     }
-    written
+
+    /// Only whole pieces can be written; the rest is written at the end.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
-fn create(path: &Path, cache: Cache) -> io::Result<File> {
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.finished {
+            // The error that is reported says more than one of this.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
-    if cache == Cache::Past {
-        options.custom_flags(OFlag::O_DIRECT.bits());
-    }
     for _ in 1..ATTEMPTS {
         match (options.open(path), path.parent()) {
             (Err(error), Some(folder)) if error.kind() == ErrorKind::NotFound => std::fs::create_dir_all(folder)?,
@@ -59,31 +145,10 @@ fn create(path: &Path, cache: Cache) -> io::Result<File> {
     options.open(path)
 }
 
-fn fill(mut file: File, bytes: &[u8], cache: Cache) -> io::Result<u64> {
-    let mut hasher = Xxh3Default::new();
-    let mut memory = vec![0u8; CHUNK + ALIGNMENT];
-    let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-    for chunk in bytes.chunks(CHUNK) {
-        // Both while it is in the processor's cache.
-        hasher.update(chunk);
-        memory[start..start + chunk.len()].copy_from_slice(chunk);
-        let length = match cache {
-            Cache::Past => chunk.len().next_multiple_of(ALIGNMENT),
-            Cache::Through => chunk.len(),
-        };
-        // What the last piece is filled up with is cut off again.
-        file.write_all(&memory[start..start + length])?;
-    }
-    file.set_len(bytes.len() as u64)?;
-    file.sync_all()?;
-    Ok(hasher.digest())
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+fn set_direct(file: &File, direct: bool) -> nix::Result<()> {
+    let mut flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_DIRECT, direct);
+    fcntl(file, FcntlArg::F_SETFL(flags)).map(drop)
 }
 
 #[cfg(test)]
@@ -91,26 +156,32 @@ mod tests {
     use super::*;
     use xxhash_rust::xxh3::xxh3_64;
 
+    fn write(path: &Path, pieces: &[&[u8]]) -> Result<Written, String> {
+        write_new(path, |out| {
+            pieces.iter().try_for_each(|piece| out.write_all(piece)).map_err(|error| error.to_string())
+        })
+    }
+
     #[test]
-    fn files_hold_their_bytes_whatever_the_length_and_the_way() {
+    fn files_hold_their_bytes_whatever_their_length_and_their_pieces() {
         let directory = tempfile::tempdir().unwrap();
+        // Not every file system can write past the cache: a second one in memory cannot.
+        let other = tempfile::tempdir_in("/dev/shm").unwrap();
         let bytes: Vec<u8> = (0..2 * CHUNK + 2).map(|at| (at % 251) as u8).collect();
-        let lengths = [0, 1, ALIGNMENT - 1, ALIGNMENT, ALIGNMENT + 1, CHUNK, CHUNK + 1, 2 * CHUNK + 1];
+        let lengths = [0, 1, ALIGNMENT - 1, ALIGNMENT, ALIGNMENT + 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 1];
         for (number, length) in lengths.into_iter().enumerate() {
-            for (way, cache) in [("past", Cache::Past), ("through", Cache::Through)] {
-                // From an odd address, and into a folder that is not there.
-                let expected = &bytes[1..length + 1];
-                let path = directory.path().join(format!("{way}-{number}/file"));
-                match attempt(&path, expected, cache) {
-                    // Not every file system can.
-                    Err(error) if cache == Cache::Past && error.kind() == ErrorKind::InvalidInput => continue,
-                    checksum => assert_eq!(checksum.unwrap(), xxh3_64(expected)),
+            // From an odd address.
+            let expected = &bytes[1..length + 1];
+            for piece in [999_983, CHUNK, 3 * CHUNK] {
+                for place in [&directory, &other] {
+                    // Into a folder that is not there.
+                    let path = place.path().join(format!("{number}/{piece}/file"));
+                    let pieces: Vec<&[u8]> = expected.chunks(piece).collect();
+                    let written = write(&path, &pieces).unwrap();
+                    assert_eq!(written, Written { bytes: length as u64, checksum: xxh3_64(expected) });
+                    assert!(std::fs::read(&path).unwrap() == expected, "{length} bytes in pieces of {piece}");
                 }
-                assert!(std::fs::read(&path).unwrap() == expected, "{length} bytes {way} the cache");
             }
-            let path = directory.path().join(format!("either/{number}"));
-            assert_eq!(write_new(&path, &bytes[..length]).unwrap(), xxh3_64(&bytes[..length]));
-            assert!(std::fs::read(&path).unwrap() == bytes[..length]);
         }
     }
 
@@ -118,8 +189,19 @@ mod tests {
     fn a_file_that_exists_stays_as_it_is() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
-        write_new(&path, b"first").unwrap();
-        assert_eq!(write_new(&path, b"second").unwrap_err().kind(), ErrorKind::AlreadyExists);
+        write(&path, &[b"first"]).unwrap();
+        assert!(write(&path, &[b"second"]).unwrap_err().contains("exists"));
         assert_eq!(std::fs::read(&path).unwrap(), b"first");
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_file_that_was_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let given_up = write_new(&directory.path().join("file"), |out| {
+            out.write_all(&vec![1; CHUNK + 1]).map_err(|error| error.to_string())?;
+            Err("enough".into())
+        });
+        assert_eq!(given_up, Err("enough".into()));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

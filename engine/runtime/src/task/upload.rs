@@ -10,6 +10,7 @@ use crate::wire::FromWorker;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 use streamjob_api::config;
@@ -44,7 +45,7 @@ struct Table {
     schema: String,
     files: Vec<FileRef>,
     /// Deltas that are in memory only, because writing them failed.
-    unwritten: Vec<KeyedDelta>,
+    unwritten: Vec<Arc<KeyedDelta>>,
 }
 
 /// Whether deltas may follow the restored files: only when every table comes from one chain of exactly these key groups
@@ -166,14 +167,15 @@ impl Uploader {
                     table.unwritten.clear();
                 }
                 if delta.full || delta.rows.num_rows() > 0 {
-                    table.unwritten.push(delta);
+                    table.unwritten.push(Arc::new(delta));
                 }
             }
             snapshot.operators.insert(uid, OperatorState { keyed: Vec::new(), lists: cut.lists });
         }
         for ((uid, name), table) in &mut self.tables {
             while !table.unwritten.is_empty() {
-                match write_delta(&self.storage, &table.unwritten[0], self.owner.key_groups, self.compression).await {
+                let rows = table.unwritten[0].clone();
+                match write_rows(&self.storage, &new_path(), rows, self.owner.key_groups, self.compression).await {
                     Ok(file) => {
                         if table.unwritten.remove(0).full {
                             table.files.clear();
@@ -246,10 +248,11 @@ impl Uploader {
                     files: Vec::new(),
                 };
                 if table.rows.num_rows() > 0 {
-                    let bytes = encode(table, self.owner.key_groups, self.compression).await?;
                     let name = new_file_name();
                     let path = format!("{directory}/{name}");
-                    let file = self.storage.put(&path, bytes.into()).await.map_err(describe)?;
+                    let file =
+                        write_rows(&self.storage, &path, Arc::new(table), self.owner.key_groups, self.compression)
+                            .await?;
                     written.push(path);
                     stats.bytes_new += file.bytes;
                     stats.bytes_total += file.bytes;
@@ -310,22 +313,20 @@ fn due_merge(files: &[FileRef]) -> Merge {
     }
 }
 
-async fn write_delta(
+/// Encodes rows while they are being written.
+async fn write_rows(
     storage: &Storage,
-    delta: &KeyedDelta,
+    path: &str,
+    rows: Arc<KeyedDelta>,
     key_groups: KeyGroupRange,
     compression: Compression,
 ) -> Result<FileRef, String> {
-    let bytes = encode(delta.clone(), key_groups, compression).await?;
-    put(storage, bytes).await
-}
-
-async fn encode(delta: KeyedDelta, key_groups: KeyGroupRange, compression: Compression) -> Result<Vec<u8>, String> {
-    blocking(move || {
+    let size = rows.rows.get_array_memory_size() as u64;
+    let fill = move |out: &mut dyn Write| {
         faults::point("upload.before")?;
-        snapshot::encode(&delta, key_groups, compression).map_err(|error| error.to_string())
-    })
-    .await
+        snapshot::encode(&rows, key_groups, compression, out).map_err(|error| error.to_string())
+    };
+    storage.write(path, size, fill).await.map_err(describe)
 }
 
 /// One file from those of a chain: a whole table, or a delta if the chain's base is not among them.
@@ -335,16 +336,13 @@ async fn merge(storage: &Storage, files: &[FileRef], whole: bool, compression: C
         contents.push(storage.get_verified(file).await.map_err(describe)?);
     }
     let merge = if whole { snapshot::compact } else { snapshot::merge_changes };
-    let bytes = blocking(move || merge(&contents, compression).map_err(|error| error.to_string())).await?;
-    put(storage, bytes).await
+    let size = files.iter().map(|file| file.bytes).sum();
+    let fill = move |out: &mut dyn Write| merge(&contents, compression, out).map_err(|error| error.to_string());
+    storage.write(&new_path(), size, fill).await.map_err(describe)
 }
 
-async fn put(storage: &Storage, bytes: Vec<u8>) -> Result<FileRef, String> {
-    storage.put(&format!("shared/{}", new_file_name()), bytes.into()).await.map_err(describe)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+fn new_path() -> String {
+    format!("shared/{}", new_file_name())
 }
 
 #[cfg(test)]

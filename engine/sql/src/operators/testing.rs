@@ -87,7 +87,7 @@ pub(crate) struct Files {
 impl Files {
     pub fn add(&mut self, cut: StateCut) {
         for delta in cut.keyed {
-            let bytes = Bytes::from(snapshot::encode(&delta, ALL, Compression::None).unwrap());
+            let bytes = snapshot::in_memory(|out| snapshot::encode(&delta, ALL, Compression::None, out)).unwrap();
             let files = self.tables.entry(delta.name).or_default();
             if delta.full {
                 files.clear();
@@ -99,7 +99,7 @@ impl Files {
 
     pub fn compact(&mut self) {
         for files in self.tables.values_mut() {
-            *files = vec![Bytes::from(snapshot::compact(files, Compression::None).unwrap())];
+            *files = vec![snapshot::in_memory(|out| snapshot::compact(files, Compression::None, out)).unwrap()];
         }
     }
 

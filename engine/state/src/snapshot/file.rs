@@ -10,7 +10,7 @@ use arrow_ipc::reader::FileReader;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::ops::Range;
 use std::sync::Arc;
 use streamjob_protocol::manifest::KeyGroupRange;
@@ -74,20 +74,21 @@ pub(crate) fn schema(table: &Schema, header: &Header) -> Result<SchemaRef, State
     Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
 }
 
-/// Writes `rows` rows that `chunk` gives out piece by piece, each with key groups and marks of removal.
+/// Writes `rows` rows that `chunk` gives out piece by piece, each with key groups and marks of removal. No more than one
+/// record batch is in memory.
 pub(crate) fn write(
     schema: SchemaRef,
     rows: usize,
     compression: Compression,
+    out: &mut dyn Write,
     chunk: impl Fn(Range<usize>) -> Result<(Vec<ArrayRef>, UInt16Array, BooleanArray), StateError>,
-) -> Result<Vec<u8>, StateError> {
+) -> Result<(), StateError> {
     let mut metadata = schema.metadata().clone();
     metadata.insert(ROWS_KEY.to_string(), rows.to_string());
     let schema = Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata));
     let mut hasher = Xxh3Default::new();
-    let mut hashed = 0;
+    // Holds what `out` has not got yet.
     let mut writer = FileWriter::try_new_with_options(Vec::new(), &schema, write_options(compression)?)?;
-    let head = writer.get_ref().len();
     let mut start = 0;
     while start < rows {
         let end = rows.min(start + ROWS_PER_BATCH);
@@ -96,27 +97,22 @@ pub(crate) fn write(
         columns.push(Arc::new(deleted));
         let batch = RecordBatch::try_new(schema.clone(), columns)?;
         writer.write(&batch)?;
-        if start == 0 && end < rows {
-            // One piece of memory for all batches and the footer, not ever larger ones that are copied from.
-            let batch = writer.get_ref().len() - head;
-            writer.get_mut().reserve(batch * (rows - end).div_ceil(ROWS_PER_BATCH) + 2 * head);
-        }
-        // While the bytes are still in the processor's cache.
-        hasher.update(&writer.get_ref()[hashed..]);
-        hashed = writer.get_ref().len();
+        hasher.update(writer.get_ref());
+        out.write_all(writer.get_ref())?;
+        writer.get_mut().clear();
         start = end;
     }
     let placeholder = format!("{}{}", String::from_utf8_lossy(CHECKSUM_MARK), "0".repeat(DIGITS));
     writer.write_metadata(CHECKSUM_KEY, placeholder);
     writer.finish()?;
-    let mut bytes = writer.into_inner()?;
-    let digits = find_checksum(&bytes).ok_or_else(|| StateError::Damaged("the writer left no checksum".into()))?;
-    // All batches are hashed, and the digits stand in the footer.
-    hasher.update(&bytes[hashed..digits.start]);
-    hasher.update(&bytes[digits.end..]);
+    let mut rest = writer.into_inner()?;
+    // They stand in the footer.
+    let digits = find_checksum(&rest).ok_or_else(|| StateError::Damaged("the writer left no checksum".into()))?;
+    hasher.update(&rest[..digits.start]);
+    hasher.update(&rest[digits.end..]);
     let sum = hasher.digest();
-    bytes[digits].copy_from_slice(format!("{sum:016x}").as_bytes());
-    Ok(bytes)
+    rest[digits].copy_from_slice(format!("{sum:016x}").as_bytes());
+    Ok(out.write_all(&rest)?)
 }
 
 fn write_options(compression: Compression) -> Result<IpcWriteOptions, StateError> {

@@ -8,6 +8,31 @@ use std::collections::BTreeMap;
 const MAX: u32 = 128;
 const ALL: KeyGroupRange = KeyGroupRange { first: 0, last: 127 };
 
+/// The functions under test, with what they write as their result.
+mod bytes_of {
+    use super::{Bytes, Compression, KeyGroupRange, KeyedDelta, StateError, Write};
+
+    fn written(write: impl FnOnce(&mut dyn Write) -> Result<(), StateError>) -> Result<Vec<u8>, StateError> {
+        super::in_memory(write).map(Vec::from)
+    }
+
+    pub fn encode(delta: &KeyedDelta, range: KeyGroupRange, with: Compression) -> Result<Vec<u8>, StateError> {
+        written(|out| super::encode(delta, range, with, out))
+    }
+
+    pub fn compact(files: &[Bytes], with: Compression) -> Result<Vec<u8>, StateError> {
+        written(|out| super::compact(files, with, out))
+    }
+
+    pub fn compact_ranges(files: &[(Bytes, KeyGroupRange)], with: Compression) -> Result<Vec<u8>, StateError> {
+        written(|out| super::compact_ranges(files, with, out))
+    }
+
+    pub fn merge_changes(files: &[Bytes], with: Compression) -> Result<Vec<u8>, StateError> {
+        written(|out| super::merge_changes(files, with, out))
+    }
+}
+
 type Model = BTreeMap<i64, Option<i64>>;
 
 /// A delta of (key, value) rows; `None` removes the key.
@@ -60,7 +85,7 @@ fn a_file_comes_back_and_ranges_split_it() {
     // So many that threads share the work.
     let rows: Vec<(i64, Option<i64>)> = (0..300_000).map(|n| (n, Some(n * 2))).collect();
     let delta = delta(&rows, true);
-    let bytes = Bytes::from(encode(&delta, ALL, Compression::None).unwrap());
+    let bytes = Bytes::from(bytes_of::encode(&delta, ALL, Compression::None).unwrap());
     let whole = read(std::slice::from_ref(&bytes), ALL);
     assert_eq!(whole, rows.iter().copied().collect());
     let mut parts = Model::new();
@@ -91,17 +116,18 @@ fn packed_files_come_back_and_mix_with_others() {
             None => model.remove(key),
         };
     }
-    let plain = encode(&delta(&rows, true), ALL, Compression::None).unwrap();
+    let plain = bytes_of::encode(&delta(&rows, true), ALL, Compression::None).unwrap();
     for compression in [Compression::Lz4, Compression::Zstd] {
-        let packed = encode(&delta(&rows, true), ALL, compression).unwrap();
+        let packed = bytes_of::encode(&delta(&rows, true), ALL, compression).unwrap();
         assert!(packed.len() * 4 < plain.len() * 3, "{compression:?}: {} of {} bytes", packed.len(), plain.len());
         let other = if compression == Compression::Lz4 { Compression::Zstd } else { Compression::None };
-        let chain = [Bytes::from(packed.clone()), Bytes::from(encode(&delta(&changed, false), ALL, other).unwrap())];
+        let chain =
+            [Bytes::from(packed.clone()), Bytes::from(bytes_of::encode(&delta(&changed, false), ALL, other).unwrap())];
         assert_eq!(read(&chain, ALL), model);
         let low = KeyGroupRange { first: 0, last: 40 };
         let part = read(&chain, low);
         assert!(!part.is_empty() && part.len() < model.len());
-        let merged = Bytes::from(compact(&chain, compression).unwrap());
+        let merged = Bytes::from(bytes_of::compact(&chain, compression).unwrap());
         assert_eq!(read(std::slice::from_ref(&merged), ALL), model);
         for at in (0..packed.len()).step_by(packed.len() / 50) {
             let mut flipped = packed.clone();
@@ -115,7 +141,7 @@ fn packed_files_come_back_and_mix_with_others() {
 fn schema_is_one_line_and_metadata_names_the_table() {
     let delta = delta(&[(1, Some(2))], false);
     assert_eq!(schema_text(&delta), "id Int64 KEY, name Utf8 KEY, value Int64");
-    let bytes = encode(&delta, ALL, Compression::None).unwrap();
+    let bytes = bytes_of::encode(&delta, ALL, Compression::None).unwrap();
     let reader = arrow::ipc::reader::FileReader::try_new(std::io::Cursor::new(bytes), None).unwrap();
     let metadata = reader.schema().metadata().clone();
     assert_eq!(metadata["streamjob.table"], "counts");
@@ -126,25 +152,25 @@ fn schema_is_one_line_and_metadata_names_the_table() {
 #[test]
 fn rows_outside_the_range_and_reserved_names_are_refused() {
     let good = delta(&[(1, Some(1)), (2, Some(1)), (3, Some(1))], false);
-    let error = encode(&good, KeyGroupRange { first: 0, last: 0 }, Compression::None).unwrap_err();
+    let error = bytes_of::encode(&good, KeyGroupRange { first: 0, last: 0 }, Compression::None).unwrap_err();
     assert!(error.to_string().contains("is not in 0..=0"), "{error}");
     let mut bad = good.clone();
     let schema = Schema::new(vec![Field::new(KEY_GROUP_COLUMN, DataType::Int64, true)]);
     bad.rows = RecordBatch::try_new(Arc::new(schema), vec![good.rows.column(0).clone()]).unwrap();
-    assert!(encode(&bad, ALL, Compression::None).is_err());
+    assert!(bytes_of::encode(&bad, ALL, Compression::None).is_err());
     let mut bad = good.clone();
     bad.key_groups.pop();
-    assert!(encode(&bad, ALL, Compression::None).is_err());
+    assert!(bytes_of::encode(&bad, ALL, Compression::None).is_err());
     let mut bad = good;
     bad.key_columns = 4;
-    assert!(encode(&bad, ALL, Compression::None).is_err());
+    assert!(bytes_of::encode(&bad, ALL, Compression::None).is_err());
 }
 
 #[test]
 fn an_empty_table_is_a_file_too() {
-    let bytes = Bytes::from(encode(&delta(&[], true), ALL, Compression::None).unwrap());
+    let bytes = Bytes::from(bytes_of::encode(&delta(&[], true), ALL, Compression::None).unwrap());
     assert!(decode(bytes.clone(), ALL).unwrap().is_empty());
-    let merged = Bytes::from(compact(&[bytes.clone(), bytes], Compression::None).unwrap());
+    let merged = Bytes::from(bytes_of::compact(&[bytes.clone(), bytes], Compression::None).unwrap());
     assert!(decode(merged.clone(), ALL).unwrap().is_empty());
     assert_eq!(read_table(&[merged]).unwrap().num_rows(), 0);
 }
@@ -162,7 +188,7 @@ fn tables_without_key_columns_keep_their_last_row() {
             key_groups: vec![22],
             deleted: None,
         };
-        Bytes::from(encode(&delta, ALL, Compression::None).unwrap())
+        Bytes::from(bytes_of::encode(&delta, ALL, Compression::None).unwrap())
     };
     let table = read_table(&[one(1), one(5), one(3)]).unwrap();
     assert_eq!(table.column(0).as_primitive::<Int64Type>().values(), &[3]);
@@ -174,11 +200,11 @@ fn files_of_other_tables_do_not_merge() {
     let mut other = one.clone();
     other.name = "sums".into();
     let files = [
-        Bytes::from(encode(&one, ALL, Compression::None).unwrap()),
-        Bytes::from(encode(&other, ALL, Compression::None).unwrap()),
+        Bytes::from(bytes_of::encode(&one, ALL, Compression::None).unwrap()),
+        Bytes::from(bytes_of::encode(&other, ALL, Compression::None).unwrap()),
     ];
-    assert!(compact(&files, Compression::None).unwrap_err().to_string().contains("do not fit together"));
-    assert!(compact(&[], Compression::None).is_err());
+    assert!(bytes_of::compact(&files, Compression::None).unwrap_err().to_string().contains("do not fit together"));
+    assert!(bytes_of::compact(&[], Compression::None).is_err());
 }
 
 /// Two chains that grew apart from one file: each counts only for its own key groups.
@@ -186,13 +212,13 @@ fn files_of_other_tables_do_not_merge() {
 fn chains_of_several_subtasks_merge_by_range() {
     let keys: Vec<i64> = (0..500).collect();
     let base: Vec<_> = keys.iter().map(|&key| (key, Some(0))).collect();
-    let base = Bytes::from(encode(&delta(&base, true), ALL, Compression::None).unwrap());
+    let base = Bytes::from(bytes_of::encode(&delta(&base, true), ALL, Compression::None).unwrap());
     let newer = delta(&keys.iter().map(|&key| (key, Some(1))).collect::<Vec<_>>(), false);
     let low = KeyGroupRange { first: 0, last: 63 };
     let high = KeyGroupRange { first: 64, last: 127 };
-    let newer = Bytes::from(encode(&newer, ALL, Compression::None).unwrap());
+    let newer = Bytes::from(bytes_of::encode(&newer, ALL, Compression::None).unwrap());
     let chain = [(base.clone(), low), (newer.clone(), low), (base, high), (newer, high)];
-    let merged = Bytes::from(compact_ranges(&chain, Compression::None).unwrap());
+    let merged = Bytes::from(bytes_of::compact_ranges(&chain, Compression::None).unwrap());
     assert!(read(&[merged], ALL).values().all(|value| *value == Some(1)));
 }
 
@@ -214,7 +240,8 @@ fn a_foreign_arrow_file_is_refused() {
 /// Not only samples: every byte of a small file, every length of it.
 #[test]
 fn every_flipped_byte_and_every_cut_is_noticed() {
-    let bytes = encode(&delta(&[(1, Some(1)), (2, None), (3, Some(5))], false), ALL, Compression::None).unwrap();
+    let bytes =
+        bytes_of::encode(&delta(&[(1, Some(1)), (2, None), (3, Some(5))], false), ALL, Compression::None).unwrap();
     for at in 0..bytes.len() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1 << (at % 8);
@@ -238,32 +265,32 @@ proptest! {
                     None => model.remove(key),
                 };
             }
-            files.push(Bytes::from(encode(&delta(rows, false), ALL, Compression::None).unwrap()));
+            files.push(Bytes::from(bytes_of::encode(&delta(rows, false), ALL, Compression::None).unwrap()));
         }
         prop_assert_eq!(&read(&files, ALL), &model);
-        let merged = Bytes::from(compact(&files, Compression::None).unwrap());
+        let merged = Bytes::from(bytes_of::compact(&files, Compression::None).unwrap());
         prop_assert_eq!(&read(std::slice::from_ref(&merged), ALL), &model);
         prop_assert_eq!(read_table(&files).unwrap().num_rows(), model.len());
         // So is merging only the changes.
         let mut folded = vec![files[0].clone()];
         if files.len() > 1 {
-            folded.push(Bytes::from(merge_changes(&files[1..], Compression::None).unwrap()));
+            folded.push(Bytes::from(bytes_of::merge_changes(&files[1..], Compression::None).unwrap()));
         }
         prop_assert_eq!(&read(&folded, ALL), &model);
-        prop_assert_eq!(&read(&[Bytes::from(compact(&folded, Compression::None).unwrap())], ALL), &model);
+        prop_assert_eq!(&read(&[Bytes::from(bytes_of::compact(&folded, Compression::None).unwrap())], ALL), &model);
         // Merging a merged prefix with the rest is the same.
         let cut = files.len() / 2;
         if cut > 0 {
-            let mut shorter = vec![Bytes::from(compact(&files[..cut], Compression::None).unwrap())];
+            let mut shorter = vec![Bytes::from(bytes_of::compact(&files[..cut], Compression::None).unwrap())];
             shorter.extend_from_slice(&files[cut..]);
-            prop_assert_eq!(&read(&[Bytes::from(compact(&shorter, Compression::None).unwrap())], ALL), &model);
+            prop_assert_eq!(&read(&[Bytes::from(bytes_of::compact(&shorter, Compression::None).unwrap())], ALL), &model);
         }
     }
 
     #[test]
     fn damage_is_an_error_and_never_a_panic(seed in any::<u64>(), edits in prop::collection::vec((any::<prop::sample::Index>(), 1u8..=255), 1..8), cut in prop::option::of(any::<prop::sample::Index>())) {
         let rows: Vec<_> = (0..50).map(|n| (n ^ (seed % 64) as i64, Some(n))).collect();
-        let mut bytes = encode(&delta(&rows, false), ALL, Compression::None).unwrap();
+        let mut bytes = bytes_of::encode(&delta(&rows, false), ALL, Compression::None).unwrap();
         let original = bytes.clone();
         for (at, flip) in &edits {
             let at = at.index(bytes.len());
@@ -274,7 +301,7 @@ proptest! {
         }
         if bytes != original {
             prop_assert!(decode(bytes.clone().into(), ALL).is_err());
-            prop_assert!(compact(&[bytes.into()], Compression::None).is_err());
+            prop_assert!(bytes_of::compact(&[bytes.into()], Compression::None).is_err());
         }
     }
 }
