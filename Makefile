@@ -20,7 +20,8 @@ build: ## Builds the engine for daily use
 .PHONY: test
 test: test-tools lint dependencies docs-check parts ## Everything that CI checks
 	e2e/cluster/selftest.sh
-	cargo test --workspace --locked --no-fail-fast
+	# Most of them wait for processes of their own: two for each processor keep it busy.
+	RUST_TEST_THREADS=$$((2 * $$(nproc))) cargo test --workspace --locked --no-fail-fast
 	cargo build --workspace --locked
 	python3 .ci/docs_commands.py
 	e2e/run.sh checks
