@@ -13,6 +13,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 API = "streamjob.dev/v1alpha1"
 BASE = {"StreamJob": {"program": {"sql": "SELECT 1"}}, "Savepoint": {"jobRef": {"name": "visits"}}}
+ATTEMPTS = 20
 NAMESPACE = f"manifests-{uuid.uuid4().hex[:8]}"
 # What `kubectl explain` has to say, among other things.
 EXPLAINED = {
@@ -91,7 +93,12 @@ def ask(number, case):
             return "its status is refused: " + answer.stderr.strip()
     if "scale" in case:
         return said(kubectl("scale", kind, name, "-n", NAMESPACE, f"--replicas={case['scale']}"), name)
-    answer = kubectl("replace", "--dry-run=server", "--validate=strict", "-f", "-", text=as_text(case, case["spec"], name))
+    for _ in range(ATTEMPTS):
+        answer = kubectl("replace", "--dry-run=server", "--validate=strict", "-f", "-", text=as_text(case, case["spec"], name))
+        # An operator that looks after what is there may have been quicker.
+        if "(Conflict)" not in answer.stderr:
+            break
+        time.sleep(0.5)
     return said(answer, name)
 
 
