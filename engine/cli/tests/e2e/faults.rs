@@ -106,6 +106,8 @@ fn r11_a_checkpoint_with_one_acknowledgement_missing_is_never_complete() {
 #[test]
 fn r05_r32_state_is_written_slowly_while_processing_goes_on_and_holds_nothing_of_what_came_later() {
     let place = Place::new();
+    // Every file takes a third of a second to write: three seconds of events would take many more if tasks waited.
+    let start = std::time::Instant::now();
     let job = job().checkpoint("interval: 100ms, timeout: 1min, maxConcurrent: 3");
     let slow = |launch: Launch| launch.environment("STREAMJOB_FAULTS", "upload.before=delay:300");
     let mut engine = slow(place.job(&job)).start();
@@ -113,6 +115,8 @@ fn r05_r32_state_is_written_slowly_while_processing_goes_on_and_holds_nothing_of
     engine.kill_all();
     // A snapshot with later rows in it would count them twice from here on.
     slow(place.job(&job)).succeed();
+    let seconds = start.elapsed().as_secs_f64();
+    assert!(seconds < 30.0, "{seconds} s for three seconds of events");
     expected::nexmark("accounts", EVENTS, RATE, &place.path(".streamjob/output/accounts"), &[]);
     expected::nexmark("quickstart", EVENTS, RATE, &place.path(".streamjob/output/channels"), &[]);
 }
@@ -136,6 +140,8 @@ fn r08_r10_barriers_are_sent_on_before_the_snapshot_is_cut() {
     let inspection = inspection(place.root());
     let newest = inspection["checkpoints"].as_array().and_then(|all| all.last()).expect("a checkpoint");
     assert!(newest["operators"].as_array().is_some_and(|operators| operators.len() >= 3), "{newest}");
+    let duration = newest["duration_ms"].as_u64().expect("a duration");
+    assert!((1000..2000).contains(&duration), "{duration} ms");
     let manifest = format!("chk-{}/_metadata", newest["id"]);
     let file =
         files_below(&place.path("state")).into_iter().find(|file| file.ends_with(&manifest)).expect("a manifest");

@@ -113,6 +113,13 @@ impl Minio {
         names
     }
 
+    /// Files of multipart uploads that were neither completed nor given up.
+    pub fn unfinished_uploads(&self) -> Vec<PathBuf> {
+        let uploads = self.data.path().join("drive/.minio.sys/multipart");
+        assert!(uploads.is_dir(), "MinIO keeps them somewhere else: {}", uploads.display());
+        crate::harness::files_below(&uploads)
+    }
+
     /// The highest checkpoint whose manifest is stored.
     pub fn latest_checkpoint(&self) -> u64 {
         self.object_names()

@@ -255,12 +255,11 @@ fn r70_minio_killed_and_started_again_costs_checkpoints_but_no_row() {
     results_are_right(&place, &[]);
 }
 
-/// State files of more than one part, uploaded and read part by part, while the worker and the store are killed.
-#[test]
-fn r70_large_state_on_minio_survives_kills_of_the_worker_and_of_the_store() {
-    let (rows, keys, text) = (100_000, 10_000, "x".repeat(2_000));
-    let mut minio = Minio::start();
-    let place = Place::new();
+const LARGE_KEYS: i64 = 10_000;
+
+/// State of 20 MB in one table, whose files are uploaded and read in three parts.
+fn large(minio: &Minio, rows: i64) -> Job {
+    let text = "x".repeat(2_000);
     let sql = format!(
         "CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '10000',\n\
          'fields.n.kind' = 'sequence', 'fields.n.start' = '1', 'fields.n.end' = '{rows}');\n\
@@ -268,11 +267,24 @@ fn r70_large_state_on_minio_survives_kills_of_the_worker_and_of_the_store() {
          'path' = '.streamjob/output/totals', 'format' = 'json', 'sink.changelog' = 'true');\n\
          INSERT INTO totals SELECT SUM(seen), SUM(CHAR_LENGTH(text)) FROM (\n\
          SELECT k, COUNT(*) AS seen, MAX(CONCAT('{text}', CAST(n + 1000000 AS STRING))) AS text\n\
-         FROM (SELECT MOD(n, {keys}) AS k, n FROM numbers) GROUP BY k);"
+         FROM (SELECT MOD(n, {LARGE_KEYS}) AS k, n FROM numbers) GROUP BY k);"
     );
-    let job =
-        minio.storage(Job::sql("large", &sql)).checkpoint("interval: 500ms, tolerableFailures: 1000000").restarting();
-    let mut engine = minio.credentials(place.job(&job)).start();
+    minio.storage(Job::sql("large", &sql)).checkpoint("interval: 500ms, tolerableFailures: 1000000").restarting()
+}
+
+/// Sums only grow: a row too many or too few shows in the last one.
+fn large_results_are_right(place: &Place, rows: i64) {
+    let totals = visible_rows(&place.path(".streamjob/output/totals"));
+    let values = totals.iter().map(|row| serde_json::from_str::<serde_json::Value>(row).expect("a row in JSON"));
+    let last = values.max_by_key(|row| row["seen"].as_i64()).expect("a row");
+    assert_eq!((last["seen"].as_i64(), last["length"].as_i64()), (Some(rows), Some(LARGE_KEYS * 2_007)), "{last}");
+}
+
+#[test]
+fn r70_large_state_on_minio_survives_kills_of_the_worker_and_of_the_store() {
+    let mut minio = Minio::start();
+    let place = Place::new();
+    let mut engine = minio.credentials(place.job(&large(&minio, 100_000))).start();
     let several_parts = || files_below(&minio.objects()).iter().any(|file| file.ends_with("part.3"));
     engine.eventually("a state file of three parts", || several_parts().then_some(()));
     let first = await_object_checkpoint(&mut engine, &minio, minio.latest_checkpoint());
@@ -283,11 +295,21 @@ fn r70_large_state_on_minio_survives_kills_of_the_worker_and_of_the_store() {
     minio.resume();
     await_object_checkpoint(&mut engine, &minio, second);
     engine.succeed();
-    // Sums only grow: a row too many or too few would show in the last one.
-    let totals = visible_rows(&place.path(".streamjob/output/totals"));
-    let values = totals.iter().map(|row| serde_json::from_str::<serde_json::Value>(row).expect("a row in JSON"));
-    let last = values.max_by_key(|row| row["seen"].as_i64()).expect("a row");
-    assert_eq!((last["seen"].as_i64(), last["length"].as_i64()), (Some(rows), Some(keys * 2_007)), "{last}");
+    large_results_are_right(&place, 100_000);
+}
+
+#[test]
+fn nothing_is_left_on_minio_of_an_upload_that_was_given_up() {
+    let minio = Minio::start();
+    let place = Place::new();
+    let launch = minio.credentials(place.job(&large(&minio, 40_000)));
+    let mut engine = launch.environment("STREAMJOB_FAULTS", "complete.before=fail@2").start();
+    engine.eventually("an upload that fails", || engine.process_logs().contains("complete.before").then_some(()));
+    let failed = minio.latest_checkpoint();
+    await_object_checkpoint(&mut engine, &minio, failed);
+    engine.succeed();
+    large_results_are_right(&place, 40_000);
+    assert_eq!(minio.unfinished_uploads(), Vec::<PathBuf>::new());
 }
 
 #[test]

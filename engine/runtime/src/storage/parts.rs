@@ -4,6 +4,7 @@
 //! state, and no more than a few parts are in memory.
 
 use super::{StoreError, Written, describe, within};
+use crate::faults;
 use bytes::Bytes;
 use futures::StreamExt;
 use object_store::path::Path;
@@ -43,7 +44,7 @@ pub(super) async fn write_new(
         Ok(()) => end(filling).await,
         Err(reason) => Err(reason),
     };
-    let completed = match written {
+    let completed = match written.and_then(|written| faults::point("complete.before").map(|()| written)) {
         Ok(written) => request("completing", upload.complete()).await.map(|_| written),
         Err(reason) => Err(reason),
     };
@@ -151,11 +152,15 @@ mod tests {
     use super::*;
     use futures::TryStreamExt;
     use object_store::memory::InMemory;
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
+    use std::time::Duration;
     use xxhash_rust::xxh3::xxh3_64;
 
     #[tokio::test]
     async fn objects_hold_their_bytes_whatever_their_length_and_their_pieces() {
-        let store = InMemory::new();
+        // The last part, which is short, would overtake the others.
+        let config = ThrottleConfig { wait_get_per_byte: Duration::from_nanos(5), ..ThrottleConfig::default() };
+        let store = ThrottledStore::new(InMemory::new(), config);
         let bytes: Vec<u8> = (0..3 * PART + 1).map(|at| (at % 251) as u8).collect();
         for length in [0, 1, PART - 1, PART, PART + 1, 2 * PART, 3 * PART + 1] {
             for piece in [999_983, 2 * PART] {
