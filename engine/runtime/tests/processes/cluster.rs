@@ -3,9 +3,10 @@
 
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use streamjob_api::config::*;
@@ -52,8 +53,14 @@ pub fn config(directory: &Path, parallelism: u32, checkpoint_ms: Option<u64>) ->
     }
 }
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// Two addresses on a loopback address of their own: on a shared one, whatever binds or connects next could be given their
+/// ports before the coordinator listens on them.
+fn free_addresses() -> [SocketAddr; 2] {
+    static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+    let [_, _, high, low] = CLUSTERS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let host = Ipv4Addr::new(127, 1, high, low);
+    let listeners = [(); 2].map(|()| TcpListener::bind((host, 0)).unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap())
 }
 
 /// A running job.
@@ -81,7 +88,7 @@ impl Cluster {
     fn with_workers(config: JobConfig, graph: JobGraph, workers: u32) -> Cluster {
         let graph = graph.into_execution(MAX_PARALLELISM).unwrap();
         let planner: Planner = Arc::new(|_, _| Err("this job has one parallelism".into()));
-        let (control_addr, rest_addr) = (free_address(), free_address());
+        let [control_addr, rest_addr] = free_addresses();
         let job_id = JOB.to_owned();
         let workers = (0..workers)
             .map(|_| {
@@ -114,7 +121,9 @@ impl Cluster {
             guarantee: "exactly-once",
             on_cluster: None,
         };
-        let coordinator = std::thread::spawn(move || coordinator::run(options));
+        // Why it ends is otherwise only known to who waits for that.
+        let run = move || coordinator::run(options).inspect_err(|error| eprintln!("coordinator: {error}"));
+        let coordinator = std::thread::spawn(run);
         Cluster { rest: rest_addr, coordinator, workers }
     }
 
