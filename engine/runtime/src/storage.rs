@@ -19,7 +19,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use places::{Place, Places};
 use std::future::Future;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 const JOURNAL_MAGIC: &str = "streamjob-journal-1";
 const MANIFEST_MAGIC: &str = "streamjob-checkpoint-1";
+/// Begin of names, in the job's directory.
+const PROBE: &str = "probe-";
 /// Entries of the journal that are read at a time.
 const ENTRIES_AT_ONCE: usize = 16;
 /// Bytes a second that a disk or an object store takes at least.
@@ -44,7 +46,7 @@ pub struct Storage {
     store: Arc<dyn ObjectStore>,
     /// `<prefix>/<job id>`.
     root: Path,
-    /// For fsync, which the directory store leaves to us.
+    /// Root of the store if it is a file system: files are written by ourselves, for the store leaves fsync to us.
     directory: Option<PathBuf>,
     location: String,
     /// What `root` is below: a directory or `s3://bucket`.
@@ -142,7 +144,7 @@ impl Storage {
     /// Proves that the storage can be written and that a conditional create has one winner; a store that silently
     /// overwrites would let two coordinators both believe themselves the only one.
     pub async fn probe(&self, unique: &str) -> Result<(), RuntimeError> {
-        let path = format!("probe-{unique}");
+        let path = format!("{PROBE}{unique}");
         let fail = |reason: String, advice: &'static str| RuntimeError::Storage {
             location: self.location.clone(),
             reason,
@@ -209,23 +211,36 @@ impl Storage {
             Ok(place) => place,
             Err(error) => return Created::Unknown(describe(error)),
         };
-        let options = PutOptions { mode: PutMode::Create, ..Default::default() };
-        let put = place.store.put_opts(&place.path, PutPayload::from_bytes(bytes.clone()), options);
-        match within("creating", relative, put).await {
-            Err(error) => Created::Unknown(describe(error)),
-            Ok(Ok(_)) => match place.sync().await {
-                Ok(()) => Created::Written,
-                Err(error) => Created::Unknown(format!("syncing {relative}: {error}")),
-            },
-            Ok(Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })) => {
-                // The client library repeats requests whose answer got lost: the object may be our own.
-                match self.get(relative).await {
-                    Ok(existing) if existing == bytes => Created::Written,
-                    Ok(_) => Created::Exists,
-                    Err(error) => Created::Unknown(describe(error)),
-                }
+        let creating = async {
+            let Some(path) = place.file() else {
+                let options = PutOptions { mode: PutMode::Create, ..Default::default() };
+                let put = place.store.put_opts(&place.path, PutPayload::from_bytes(bytes.clone()), options).await;
+                return match put {
+                    Ok(_) => Created::Written,
+                    Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                        Created::Exists
+                    }
+                    Err(error) => Created::Unknown(error.to_string()),
+                };
+            };
+            let content = bytes.clone();
+            match tokio::task::spawn_blocking(move || files::create_whole(&path, &content)).await {
+                Ok(Ok(())) => Created::Written,
+                Ok(Err(error)) if error.kind() == ErrorKind::AlreadyExists => Created::Exists,
+                Ok(Err(error)) => Created::Unknown(error.to_string()),
+                Err(error) => Created::Unknown(error.to_string()),
             }
-            Ok(Err(error)) => Created::Unknown(format!("creating {relative}: {error}")),
+        };
+        match within("creating", relative, creating).await {
+            // A request is repeated when its answer got lost: the object may be our own.
+            Ok(Created::Exists) => match self.get(relative).await {
+                Ok(existing) if existing == bytes => Created::Written,
+                Ok(_) => Created::Exists,
+                Err(error) => Created::Unknown(describe(error)),
+            },
+            Ok(Created::Unknown(reason)) => Created::Unknown(format!("creating {relative}: {reason}")),
+            Ok(Created::Written) => Created::Written,
+            Err(error) => Created::Unknown(describe(error)),
         }
     }
 
@@ -559,6 +574,11 @@ pub fn manifest_path(checkpoint: u64) -> String {
 /// The checkpoint whose directory a path lies in.
 pub fn checkpoint_of(path: &str) -> Option<u64> {
     path.split('/').next()?.strip_prefix("chk-")?.parse().ok()
+}
+
+/// What a killed process leaves of a write that was to have one winner.
+pub fn is_unfinished(path: &str) -> bool {
+    path.contains(files::UNFINISHED) || path.starts_with(PROBE)
 }
 
 fn journal_path(seq: u64) -> String {

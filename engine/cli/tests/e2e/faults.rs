@@ -4,6 +4,7 @@ use crate::expected;
 use crate::harness::{Job, Launch, Place, checkpoints, files_below, http_get, inspection};
 use crate::nexmark::await_checkpoint;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 const EVENTS: u64 = 60_000;
 const RATE: u64 = 20_000;
@@ -48,6 +49,25 @@ fn r71_coordinator_dies_after_an_entry_of_the_journal() {
 #[test]
 fn r71_coordinator_dies_before_the_manifest() {
     with_fault("manifest.before=crash@10");
+}
+
+#[test]
+fn r71_nothing_is_left_of_a_file_whose_writer_died_before_it_had_its_name() {
+    let place = Place::new();
+    let state = place.path("state");
+    let unfinished = || {
+        let named = |file: &PathBuf| file.to_string_lossy().contains(".unfinished-");
+        files_below(&state).into_iter().filter(named).collect::<Vec<PathBuf>>()
+    };
+    let waits = format!("name.before=wait:{}@20", place.path("never").display());
+    let mut engine = place.job(&job()).environment("STREAMJOB_FAULTS", &waits).start();
+    engine.eventually("a file without a name", || engine.process_logs().contains("waits for a file").then_some(()));
+    engine.kill_all();
+    assert_eq!(unfinished().len(), 1, "{:?}", unfinished());
+    place.job(&job()).succeed();
+    assert_eq!(unfinished(), Vec::<PathBuf>::new());
+    expected::nexmark("accounts", EVENTS, RATE, &place.path(".streamjob/output/accounts"), &[]);
+    expected::nexmark("quickstart", EVENTS, RATE, &place.path(".streamjob/output/channels"), &[]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{Input, retained};
 use crate::error::RuntimeError;
 use crate::faults;
-use crate::storage::{Storage, checkpoint_of, describe, referenced_files};
+use crate::storage::{Storage, checkpoint_of, describe, is_unfinished, referenced_files};
 use crate::task::Planner;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
@@ -153,7 +153,8 @@ async fn load_elsewhere(
     Ok(snapshot.manifest)
 }
 
-/// Deletes listed state files that no retained checkpoint refers to, and directories of checkpoints that never completed.
+/// Deletes listed state files that no retained checkpoint refers to, directories of checkpoints that never completed, and
+/// what was being written when its writer was killed.
 async fn sweep(
     storage: &Storage,
     listed: Vec<String>,
@@ -169,7 +170,7 @@ async fn sweep(
     for path in listed {
         let orphan_state = path.starts_with("shared/") && !keep.contains(&path);
         let orphan_directory = checkpoint_of(&path).is_some_and(|checkpoint| !checkpoints.contains(&checkpoint));
-        if orphan_state || orphan_directory {
+        if orphan_state || orphan_directory || is_unfinished(&path) {
             storage.delete(&path).await?;
             swept += 1;
         }
@@ -217,4 +218,51 @@ pub(super) async fn external_restore(
         claim: from.claim,
     };
     Ok((Some(restore), imported.into_iter().collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use streamjob_api::config::StorageConfig;
+    use streamjob_protocol::manifest::{MANIFEST_VERSION, ManifestKind};
+
+    #[tokio::test]
+    async fn what_nothing_refers_to_is_swept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_string_lossy().into_owned();
+        let storage = Storage::open(&StorageConfig::Directory { path }, "0123").unwrap();
+        let manifest = CheckpointManifest {
+            version: MANIFEST_VERSION,
+            kind: ManifestKind::Checkpoint,
+            checkpoint: 3,
+            job_id: "0123".into(),
+            job_name: "job".into(),
+            triggered_at: 1,
+            completed_at: 2,
+            key_hash: "xxh3-1".into(),
+            max_parallelism: 128,
+            operators: Vec::new(),
+            stats: Vec::new(),
+        };
+        storage.write_manifest(&manifest).await.unwrap();
+        let stay = ["shared/kept.arrow", "journal/00000000000000000007", "something"];
+        let orphans = [
+            "shared/orphan.arrow",
+            "chk-4/_metadata",
+            "chk-3/_metadata.unfinished-1",
+            "journal/00000000000000000008.unfinished-1",
+            "probe-1",
+            "probe-1.unfinished-1",
+        ];
+        for name in stay.iter().chain(&orphans) {
+            storage.put(name, Bytes::from_static(b"x")).await.unwrap();
+        }
+        let list = async || -> BTreeSet<String> {
+            storage.list("").await.unwrap().into_iter().map(|(path, _)| path).collect()
+        };
+        sweep(&storage, list().await.into_iter().collect(), &[3], BTreeSet::from([stay[0].to_owned()])).await.unwrap();
+        let expected = stay.into_iter().chain(["chk-3/_metadata"]).map(str::to_owned).collect();
+        assert_eq!(list().await, expected);
+    }
 }

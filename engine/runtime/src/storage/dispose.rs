@@ -101,7 +101,7 @@ impl Storage {
         };
         let names = files.iter().filter_map(|file| file.location.filename());
         let names: Vec<String> = names
-            .filter(|name| name.ends_with(".arrow") || name.starts_with(".probe-"))
+            .filter(|name| name.ends_with(".arrow") || name.starts_with(".probe-") || super::is_unfinished(name))
             .map(|name| format!("{location}/{name}"))
             .collect();
         self.delete_all(&names).await?;

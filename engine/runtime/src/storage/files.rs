@@ -5,6 +5,7 @@
 //! it may be deleted, is decided elsewhere.
 
 use super::Written;
+use crate::faults;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -17,6 +18,8 @@ const ALIGNMENT: usize = 4096;
 /// What one write takes: a few of them a second, none so long that it holds up other work of the disk. Smaller files go
 /// through the page cache.
 const CHUNK: usize = 4 << 20;
+/// In the names of files that have no name of their own yet.
+pub(super) const UNFINISHED: &str = ".unfinished-";
 /// Folders disappear with their last file, also right after they were made for the next one.
 const ATTEMPTS: usize = 16;
 
@@ -29,6 +32,28 @@ pub(super) fn write_new(
     let mut file = NewFile::create(path).map_err(|error| error.to_string())?;
     fill(&mut file)?;
     file.finish().map_err(|error| error.to_string())
+}
+
+/// Writes a file under a name for which several writers may race: one of them gets it, the others `AlreadyExists`. The name
+/// is there only once its content is on the disk, so that whoever finds it finds all of it, after a crash of the machine too.
+/// Of a writer that was killed, a file with [`UNFINISHED`] in its name may be left.
+pub(super) fn create_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!("{UNFINISHED}{}", uuid::Uuid::new_v4().simple()));
+    let unfinished = PathBuf::from(unfinished);
+    let named = create(&unfinished).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        faults::point("name.before").map_err(io::Error::other)?;
+        std::fs::hard_link(&unfinished, path)
+    });
+    // The name stands or falls without it.
+    let _ = std::fs::remove_file(&unfinished);
+    named?;
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 /// Goes with its file unless it is finished.
@@ -192,6 +217,24 @@ mod tests {
         write(&path, &[b"first"]).unwrap();
         assert!(write(&path, &[b"second"]).unwrap_err().contains("exists"));
         assert_eq!(std::fs::read(&path).unwrap(), b"first");
+    }
+
+    #[test]
+    fn of_several_that_want_a_name_one_gets_it_and_nothing_of_the_others_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("folder/name");
+        let outcomes: Vec<io::Result<()>> = std::thread::scope(|scope| {
+            let path = path.as_path();
+            let writers: Vec<_> =
+                (0..8u8).map(|writer| scope.spawn(move || create_whole(path, &[writer; 9]))).collect();
+            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+        });
+        let won: Vec<usize> = (0..8).filter(|&writer| outcomes[writer].is_ok()).collect();
+        assert_eq!(won.len(), 1, "{outcomes:?}");
+        let lost = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+        assert!(lost.into_iter().all(|error| error.kind() == ErrorKind::AlreadyExists), "{outcomes:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), [won[0] as u8; 9]);
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 
     #[test]

@@ -22,19 +22,6 @@ impl Place {
     pub fn file(&self) -> Option<PathBuf> {
         self.directory.as_ref().map(|directory| directory.join(self.path.as_ref()))
     }
-
-    /// On a file system: file and folder to disk. Object stores answer only when the object is durable.
-    pub async fn sync(&self) -> std::io::Result<()> {
-        let Some(file) = self.file() else { return Ok(()) };
-        let synced = tokio::task::spawn_blocking(move || {
-            std::fs::File::open(&file)?.sync_all()?;
-            match file.parent() {
-                Some(parent) => std::fs::File::open(parent)?.sync_all(),
-                None => Ok(()),
-            }
-        });
-        synced.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
-    }
 }
 
 /// A path below another one.
