@@ -4,12 +4,13 @@ use crate::error::CliError;
 use crate::logs;
 use crate::outcome::ExitReport;
 use std::ffi::OsString;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::TcpSocket;
 use tokio::process::{ChildStdin, Command};
 use tokio::sync::{mpsc, oneshot};
 
@@ -83,17 +84,26 @@ impl Blueprint {
     }
 }
 
-/// Two loopback addresses that are free now.
-pub fn free_addresses() -> Result<(SocketAddr, SocketAddr), CliError> {
-    let bind = || {
-        TcpListener::bind(("127.0.0.1", 0))
-            .and_then(|listener| Ok((listener.local_addr()?, listener)))
-            .map_err(|error| CliError::Process(format!("cannot find a free port on 127.0.0.1: {error}")))
-    };
-    // Both are held until both are known, so that they differ.
-    let (control, _held) = bind()?;
-    let (rest, _held_too) = bind()?;
-    Ok((control, rest))
+/// A loopback address that the system gives to nobody else as long as this is there, also while nobody listens on it: a
+/// process that is started again finds it free. Who knows it can listen there.
+pub struct Reserved {
+    pub address: SocketAddr,
+    _held: TcpSocket,
+}
+
+impl Reserved {
+    pub fn new() -> Result<Reserved, CliError> {
+        let hold = || {
+            let socket = TcpSocket::new_v4()?;
+            // Sockets that only hold an address share it with those that ask for it by its number.
+            socket.set_reuseaddr(true)?;
+            socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+            Ok(Reserved { address: socket.local_addr()?, _held: socket })
+        };
+        hold().map_err(|error: std::io::Error| {
+            CliError::Process(format!("cannot find a free port on {}: {error}", Ipv4Addr::LOCALHOST))
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -288,10 +298,19 @@ mod tests {
     }
 
     #[test]
-    fn free_addresses_differ() {
-        let (control, rest) = free_addresses().unwrap();
-        assert_ne!(control, rest);
-        assert!(control.ip().is_loopback() && rest.ip().is_loopback());
+    fn a_reserved_address_is_listened_on_by_one_process_after_the_other() {
+        use std::net::TcpListener;
+        let (one, other) = (Reserved::new().unwrap(), Reserved::new().unwrap());
+        assert!(one.address.ip().is_loopback());
+        assert_ne!(one.address, other.address);
+        for _ in 0..2 {
+            // Nobody listens there now, and still it is taken.
+            let not_shared = TcpSocket::new_v4().unwrap().bind(one.address).unwrap_err();
+            assert_eq!(not_shared.kind(), std::io::ErrorKind::AddrInUse);
+            let _listening = TcpListener::bind(one.address).unwrap();
+            let twice = TcpListener::bind(one.address).unwrap_err();
+            assert_eq!(twice.kind(), std::io::ErrorKind::AddrInUse);
+        }
     }
 
     #[tokio::test]

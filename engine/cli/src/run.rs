@@ -9,7 +9,7 @@ use crate::data_dir::DataDir;
 use crate::display::Display;
 use crate::error::CliError;
 use crate::job::{self, JobFile};
-use crate::processes::{self, Blueprint};
+use crate::processes::{Blueprint, Reserved};
 use crate::supervisor;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -67,8 +67,8 @@ async fn run_async(arguments: &RunArguments) -> Result<ExitCode, CliError> {
     let graph =
         if graph.plan.max_parallelism == max_parallelism { graph } else { file.plan(&config, max_parallelism)? };
 
-    let (control, free) = processes::free_addresses()?;
-    let rest = arguments.rest.unwrap_or(free);
+    let (control, own_rest) = (Reserved::new()?, Reserved::new()?);
+    let rest = arguments.rest.unwrap_or(own_rest.address);
     let client = Client::local(rest)?;
     check_rest(arguments.rest, &client)?;
     let executable = std::env::current_exe()
@@ -87,7 +87,7 @@ async fn run_async(arguments: &RunArguments) -> Result<ExitCode, CliError> {
         revision: claim,
         slots: config.slots_per_worker,
         workers: worker_count(&config),
-        control,
+        control: control.address,
         rest,
         capture_rows: display.shares_terminal_with_rows(),
     };

@@ -3,11 +3,10 @@
 
 use crate::api::{request, try_request};
 use crate::expected;
-use crate::harness::{Engine, Job, Launch, Place, Random, Role, files_below, http_get};
+use crate::harness::{Engine, Job, Launch, Place, Random, Reserved, Role, files_below, http_get};
 use crate::minio::Minio;
 use serde_json::{Value, json};
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,6 +49,7 @@ struct Revision<'a> {
     max_parallelism: &'static str,
     control: String,
     rest: String,
+    _held: [Reserved; 2],
     environment: Vec<(String, String)>,
 }
 
@@ -57,12 +57,22 @@ impl<'a> Revision<'a> {
     fn new(place: &'a Place, job: &Job, job_id: &str, number: u64) -> Revision<'a> {
         let job_file = place.path(&format!("{}-{}-{number}.yaml", job.name(), &job_id[..4]));
         fs::write(&job_file, job.text()).unwrap();
-        // Both are held until both are known, so that they differ.
-        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [control, rest] = listeners.each_ref().map(|listener| listener.local_addr().unwrap().to_string());
+        let held = [(); 2].map(|()| Reserved::new());
+        let [control, rest] = held.each_ref().map(|reserved| reserved.address.clone());
         let directory = format!("state/ns.{}", job.name());
         let (job_id, environment, max_parallelism) = (job_id.to_owned(), Vec::new(), "128");
-        Revision { place, job_file, directory, job_id, number, max_parallelism, control, rest, environment }
+        Revision {
+            place,
+            job_file,
+            directory,
+            job_id,
+            number,
+            max_parallelism,
+            control,
+            rest,
+            _held: held,
+            environment,
+        }
     }
 
     fn with_environment(mut self, name: &str, value: &str) -> Self {

@@ -7,12 +7,13 @@ use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// Marks every process of one run in its environment, so that children are found after their parent's death too.
 const MARK: &str = "STREAMJOB_TEST_RUN";
@@ -34,6 +35,22 @@ pub fn eventually<T>(what: &str, patience: Duration, mut condition: impl FnMut()
         }
         assert!(Instant::now() < deadline, "waited {patience:?} for: {what}");
         std::thread::sleep(POLL);
+    }
+}
+
+/// A loopback address that nobody else is given as long as this is there. Processes of the test listen there, one after
+/// the other.
+pub struct Reserved {
+    pub address: String,
+    _held: TcpSocket,
+}
+
+impl Reserved {
+    pub fn new() -> Reserved {
+        let held = TcpSocket::new_v4().expect("a socket");
+        held.set_reuseaddr(true).expect("a socket that shares its address");
+        held.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+        Reserved { address: held.local_addr().expect("its address").to_string(), _held: held }
     }
 }
 

@@ -1,10 +1,9 @@
 //! A MinIO server on loopback, built once by `e2e/parts/minio.sh`.
 
-use crate::harness::{Job, Launch, eventually, http_get, tree};
+use crate::harness::{Job, Launch, Reserved, eventually, http_get, tree};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -16,7 +15,7 @@ const USER: &str = "streamjob";
 const PASSWORD: &str = "streamjob-test";
 
 pub struct Minio {
-    port: u16,
+    address: Reserved,
     data: TempDir,
     child: Option<Child>,
 }
@@ -24,12 +23,11 @@ pub struct Minio {
 impl Minio {
     /// Starts a server with one empty bucket and waits until it serves.
     pub fn start() -> Minio {
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+        let address = Reserved::new();
         let data = TempDir::with_prefix("streamjob-minio-").expect("a temporary directory");
         // A directory below the root of a server with a single drive is a bucket.
         fs::create_dir_all(data.path().join("drive").join(BUCKET)).expect("creating the bucket");
-        let mut minio = Minio { port, data, child: None };
+        let mut minio = Minio { address, data, child: None };
         minio.resume();
         minio
     }
@@ -60,7 +58,7 @@ impl Minio {
     pub fn resume(&mut self) {
         let log = File::options().create(true).append(true).open(self.data.path().join("log")).expect("a log file");
         let child = Command::new(binary())
-            .args(["server", "--quiet", "--address", &format!("127.0.0.1:{}", self.port)])
+            .args(["server", "--quiet", "--address", &self.address.address])
             .arg(self.data.path().join("drive"))
             .env("MINIO_ROOT_USER", USER)
             .env("MINIO_ROOT_PASSWORD", PASSWORD)
@@ -71,8 +69,8 @@ impl Minio {
             .spawn()
             .expect("starting MinIO");
         self.child = Some(child);
-        let port = self.port;
-        eventually("MinIO to be ready", Duration::from_secs(60), || is_ready(port).then_some(()));
+        let ready = || http_get(&self.address.address, "/minio/health/ready");
+        eventually("MinIO to be ready", Duration::from_secs(60), ready);
     }
 
     /// The job with its checkpoints on this server.
@@ -80,8 +78,8 @@ impl Minio {
         job.spec(
             "storage",
             &format!(
-                "\n    s3: {{ bucket: {BUCKET}, prefix: jobs, endpoint: \"http://127.0.0.1:{}\", region: us-east-1 }}",
-                self.port
+                "\n    s3: {{ bucket: {BUCKET}, prefix: jobs, endpoint: \"http://{}\", region: us-east-1 }}",
+                self.address.address
             ),
         )
     }
@@ -140,10 +138,6 @@ impl Drop for Minio {
             let _ = child.wait();
         }
     }
-}
-
-fn is_ready(port: u16) -> bool {
-    http_get(&format!("127.0.0.1:{port}"), "/minio/health/ready").is_some()
 }
 
 /// Builds the server unless it is there; minutes the first time.

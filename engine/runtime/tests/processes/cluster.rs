@@ -3,10 +3,9 @@
 
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use streamjob_api::config::*;
@@ -16,6 +15,7 @@ use streamjob_protocol::journal::EndState;
 use streamjob_runtime::coordinator::{self, CoordinatorOptions, RestOptions};
 use streamjob_runtime::worker::{self, WorkerOptions};
 use streamjob_runtime::{Planner, RuntimeError};
+use tokio::net::TcpSocket;
 
 pub const JOB: &str = "0123456789abcdef0123456789abcdef";
 pub const MAX_PARALLELISM: u32 = 128;
@@ -53,19 +53,18 @@ pub fn config(directory: &Path, parallelism: u32, checkpoint_ms: Option<u64>) ->
     }
 }
 
-/// Two addresses on a loopback address of their own: on a shared one, whatever binds or connects next could be given their
-/// ports before the coordinator listens on them.
-fn free_addresses() -> [SocketAddr; 2] {
-    static CLUSTERS: AtomicU32 = AtomicU32::new(0);
-    let [_, _, high, low] = CLUSTERS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-    let host = Ipv4Addr::new(127, 1, high, low);
-    let listeners = [(); 2].map(|()| TcpListener::bind((host, 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap())
+/// An address that nobody else is given as long as the socket is there: the coordinator will listen on it.
+fn reserved_address() -> (SocketAddr, TcpSocket) {
+    let held = TcpSocket::new_v4().unwrap();
+    held.set_reuseaddr(true).unwrap();
+    held.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    (held.local_addr().unwrap(), held)
 }
 
 /// A running job.
 pub struct Cluster {
     rest: SocketAddr,
+    _held: [TcpSocket; 2],
     coordinator: JoinHandle<Result<ExitReason, RuntimeError>>,
     workers: Vec<JoinHandle<Result<(), RuntimeError>>>,
 }
@@ -88,7 +87,7 @@ impl Cluster {
     fn with_workers(config: JobConfig, graph: JobGraph, workers: u32) -> Cluster {
         let graph = graph.into_execution(MAX_PARALLELISM).unwrap();
         let planner: Planner = Arc::new(|_, _| Err("this job has one parallelism".into()));
-        let [control_addr, rest_addr] = free_addresses();
+        let ((control_addr, held), (rest_addr, held_too)) = (reserved_address(), reserved_address());
         let job_id = JOB.to_owned();
         let workers = (0..workers)
             .map(|_| {
@@ -124,7 +123,7 @@ impl Cluster {
         // Why it ends is otherwise only known to who waits for that.
         let run = move || coordinator::run(options).inspect_err(|error| eprintln!("coordinator: {error}"));
         let coordinator = std::thread::spawn(run);
-        Cluster { rest: rest_addr, coordinator, workers }
+        Cluster { rest: rest_addr, _held: [held, held_too], coordinator, workers }
     }
 
     /// Waits for the job's end.
