@@ -2,14 +2,14 @@
 
 use crate::error::causes;
 use crate::plan::effect::EngineCall;
-use crate::plan::observed::{EngineStatus, SavepointAnswer};
+use crate::plan::observed::{EngineSavepoint, EngineStatus, SavepointAnswer};
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
-use streamjob_api::rest::operations::{Operation, Progress, SavepointRequest, SavepointResult, StopRequest};
+use streamjob_api::rest::operations::{Operation, Progress, SavepointOutcome, SavepointRequest, StopRequest};
 use thiserror::Error;
 
 /// A pod that is there answers its neighbours at once; on a lost node nobody ever does.
@@ -81,16 +81,18 @@ impl EngineClient {
 
     /// How a savepoint or a stop stands that was asked for under this name.
     pub async fn savepoint(&self, target: &Target, trigger: &str) -> Result<SavepointAnswer, CallError> {
-        let path = format!("/jobs/{}/savepoints/{trigger}", target.job_id);
+        let path = format!("/v1/savepoints/{trigger}");
         let asked = self.send(Method::GET, target.address, &path, None, None::<&()>, ANSWER).await;
-        let operation: Operation<SavepointResult> = match asked {
+        let operation: Operation<SavepointOutcome<EngineSavepoint>> = match asked {
             Err(CallError::Refused { status: 404, .. }) => return Ok(SavepointAnswer::Unknown),
             other => other?,
         };
         Ok(match (operation.status.id, operation.operation) {
             (Progress::InProgress, _) | (_, None) => SavepointAnswer::InProgress,
-            (_, Some(SavepointResult { location: Some(path), .. })) => SavepointAnswer::Completed { path },
-            (_, Some(SavepointResult { failure_cause, .. })) => SavepointAnswer::Failed {
+            (_, Some(SavepointOutcome { savepoint: Some(savepoint), .. })) => {
+                SavepointAnswer::Completed(Box::new(savepoint))
+            }
+            (_, Some(SavepointOutcome { failure_cause, .. })) => SavepointAnswer::Failed {
                 reason: failure_cause.map_or_else(|| "no reason was given".into(), |cause| cause.stack_trace),
             },
         })

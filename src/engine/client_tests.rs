@@ -67,8 +67,12 @@ async fn how_a_savepoint_stands() {
         (200, json!({ "status": { "id": "IN_PROGRESS" }, "operation": null }), SavepointAnswer::InProgress),
         (
             200,
-            json!({ "status": { "id": "COMPLETED" }, "operation": { "location": "/s" } }),
-            SavepointAnswer::Completed { path: "/s".into() },
+            json!({ "status": { "id": "COMPLETED" }, "operation": { "savepoint": { "checkpoint": 8, "path": "/s" } } }),
+            SavepointAnswer::Completed(Box::new(EngineSavepoint {
+                id: 8,
+                path: "/s".into(),
+                ..EngineSavepoint::default()
+            })),
         ),
         (
             200,

@@ -152,9 +152,7 @@ pub enum SavepointAnswer {
     /// The coordinator does not know the request.
     Unknown,
     InProgress,
-    Completed {
-        path: String,
-    },
+    Completed(Box<EngineSavepoint>),
     Failed {
         reason: String,
     },

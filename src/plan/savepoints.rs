@@ -155,19 +155,14 @@ fn in_progress(observed: &ObservedSavepoint, now: Timestamp, deleting: bool, dra
     draft.why = "the savepoint is being taken";
     draft.verdict = Verdict::new(Truth::False, Reason::InProgress, "");
     match &observed.answer {
-        Some(SavepointAnswer::Completed { path }) => {
+        Some(SavepointAnswer::Completed(taken)) => {
             draft.status.phase = SavepointPhase::Completed;
-            draft.status.path = Some(path.clone());
-            draft.status.completed_at = Some(Time(now));
-            if let Some(EngineAnswer::Status(engine)) = &observed.engine
-                && let Some(taken) = engine.latest_savepoint.as_ref().filter(|taken| taken.path == *path)
-            {
-                draft.status.checkpoint_id = Some(taken.id);
-                draft.status.size_bytes = taken.bytes;
-                draft.status.completed_at = taken.completed_at.and_then(super::engine::time).or(Some(Time(now)));
-            }
+            draft.status.path = Some(taken.path.clone());
+            draft.status.checkpoint_id = Some(taken.id);
+            draft.status.size_bytes = taken.bytes;
+            draft.status.completed_at = taken.completed_at.and_then(super::engine::time).or(Some(Time(now)));
             draft.verdict = complete(&draft.status);
-            let event = Event { warning: false, reason: "SavepointCompleted".into(), note: path.clone() };
+            let event = Event { warning: false, reason: "SavepointCompleted".into(), note: taken.path.clone() };
             return draft.effects.push(SavepointEffect::Event(event));
         }
         Some(SavepointAnswer::Failed { reason } | SavepointAnswer::Refused { reason, terminal: true }) => {

@@ -82,18 +82,9 @@ pub fn stop(
         (Some(SavepointAnswer::Failed { reason } | SavepointAnswer::Refused { reason, terminal: true }), _) => {
             return Stop::Failed(reason.clone());
         }
-        (Some(SavepointAnswer::Completed { .. }), Some(_)) => draft.waits("the job ends with its savepoint"),
+        (Some(SavepointAnswer::Completed(_)), Some(_)) => draft.waits("the job ends with its savepoint"),
         // Its journal says so; the coordinator that comes back would say the same.
-        (Some(SavepointAnswer::Completed { path }), None) if late => {
-            return Stop::Saved(RestorePoint {
-                id: context.status.last_checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.id),
-                path: Some(path.clone()),
-                completed_at: None,
-                duration_ms: None,
-                size_bytes: None,
-                savepoint: true,
-            });
-        }
+        (Some(SavepointAnswer::Completed(savepoint)), None) if late => return Stop::Saved(of_savepoint(savepoint)),
         (answer, _) if late => {
             let why = match answer {
                 Some(SavepointAnswer::Refused { reason, .. }) => format!(": {reason}"),

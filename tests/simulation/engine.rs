@@ -302,15 +302,16 @@ impl Coordinator {
                 journal.highest += 1;
                 let path = format!("{}/savepoint-{}", self.job_id, journal.highest);
                 journal.checkpoints.push((journal.highest, path.clone(), self.rows));
-                journal.answers.insert(trigger.clone(), SavepointAnswer::Completed { path: path.clone() });
-                journal.saved = Some(EngineSavepoint {
+                let saved = EngineSavepoint {
                     id: journal.highest,
-                    trigger,
+                    trigger: trigger.clone(),
                     path: path.clone(),
                     stopped: stops,
                     completed_at: Some(now_ms),
                     ..EngineSavepoint::default()
-                });
+                };
+                journal.answers.insert(trigger, SavepointAnswer::Completed(Box::new(saved.clone())));
+                journal.saved = Some(saved);
                 storage.savepoints.insert(path, self.rows);
                 storage.visible = self.rows;
                 storage.taken += 1;

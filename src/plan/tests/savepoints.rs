@@ -4,7 +4,7 @@ use super::fixture::*;
 use crate::api::status::{EndState, RestorePoint};
 use crate::api::{FINALIZER, Savepoint, SavepointPhase, SavepointSpec, SavepointStatus};
 use crate::plan::effect::SavepointEffect;
-use crate::plan::observed::{EngineAnswer, EngineRestorePoint, ObservedSavepoint, SavepointAnswer};
+use crate::plan::observed::{EngineAnswer, EngineRestorePoint, EngineSavepoint, ObservedSavepoint, SavepointAnswer};
 use crate::plan::plan_savepoint;
 use crate::resources::files_of;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -12,6 +12,10 @@ use serde_json::json;
 use streamjob_api::spec::LocalReference;
 
 const PATH: &str = "s/savepoint-8";
+
+fn taken() -> EngineSavepoint {
+    EngineSavepoint { id: 8, path: PATH.into(), bytes: Some(99), ..EngineSavepoint::default() }
+}
 
 fn observed(phase: SavepointPhase) -> ObservedSavepoint {
     let job_ref = LocalReference { name: "job".into() };
@@ -96,7 +100,7 @@ fn under_way() {
         (Some(refused(false)), &["ask 1"]),
         (Some(refused(true)), &["Failed", "event SavepointFailed"]),
         (Some(SavepointAnswer::Failed { reason: "no".into() }), &["Failed", "event SavepointFailed"]),
-        (Some(SavepointAnswer::Completed { path: PATH.into() }), &["Completed", "event SavepointCompleted"]),
+        (Some(SavepointAnswer::Completed(Box::new(taken()))), &["Completed", "event SavepointCompleted"]),
     ];
     for (answer, wanted) in table {
         let mut taken = observed(SavepointPhase::InProgress);
@@ -107,7 +111,11 @@ fn under_way() {
     refused_one.answer = Some(refused(true));
     assert_eq!(status_of(&refused_one).error.as_deref(), Some("/x cannot be written"));
     let mut complete = observed(SavepointPhase::InProgress);
-    complete.answer = Some(SavepointAnswer::Completed { path: PATH.into() });
+    // The job's own answer is older.
+    complete.engine = Some(engine("RUNNING"));
+    complete.answer = Some(SavepointAnswer::Completed(Box::new(taken())));
+    let status = status_of(&complete);
+    assert_eq!((status.checkpoint_id, status.size_bytes, status.path.as_deref()), (Some(8), Some(99), Some(PATH)));
     assert_eq!(status_of(&complete).files, files_of(&spec(&json!({}))), "where the files lie is written down");
 }
 

@@ -94,7 +94,10 @@ fn an_edit_supersedes_what_is_prepared() {
 fn saving() {
     let failed = || SavepointAnswer::Failed { reason: "disk full".into() };
     let refused = |terminal| SavepointAnswer::Refused { reason: "cannot be written".into(), terminal };
-    let path = || SavepointAnswer::Completed { path: "savepoint-8".into() };
+    let path = || {
+        let path = "savepoint-8".into();
+        SavepointAnswer::Completed(Box::new(EngineSavepoint { id: 8, path, ..EngineSavepoint::default() }))
+    };
     let table: [(i64, EngineAnswer, Option<SavepointAnswer>, &[&str]); 13] = [
         (3, engine("RUNNING"), None, &["1 Stop"]),
         (3, engine("RUNNING"), Some(SavepointAnswer::Unknown), &["1 Stop"]),

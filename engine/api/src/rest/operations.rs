@@ -126,6 +126,15 @@ pub struct SavepointResult {
     pub failure_cause: Option<SerializedThrowable>,
 }
 
+/// How a savepoint ended, with all that is known of it: one of both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavepointOutcome<S> {
+    #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
+    pub savepoint: Option<S>,
+    #[serde(rename = "failure-cause", default, skip_serializing_if = "Option::is_none")]
+    pub failure_cause: Option<SerializedThrowable>,
+}
+
 /// How something ended that has no result of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlainResult {

@@ -196,12 +196,21 @@ fn r56_savepoints_have_names_of_their_own_and_a_repeated_request_is_the_same_one
     let first = running.savepoint(&engine, &request);
     let again = running.savepoint(&engine, &request);
     assert_eq!(first, again);
-    // A coordinator that comes later knows it too.
+    // It is not the newest one any more, and all is known of it.
+    assert!(places.insert(running.savepoint(&engine, &json!({}))));
+    let known = running.ended(&engine, &format!("/v1/savepoints/{trigger}"))["savepoint"].clone();
+    assert_eq!((known["path"].as_str(), known["stopped"].as_bool()), (Some(first.as_str()), Some(false)), "{known}");
+    for figure in ["checkpoint", "bytes", "triggered_at", "completed_at"] {
+        assert!(known[figure].as_u64().is_some_and(|number| number > 0), "{figure}: {known}");
+    }
+    // A coordinator that comes later knows it too, without the figures that only its own statistics have.
     engine.kill(engine.coordinator());
     let running = Running::of(&engine);
     assert_eq!(running.savepoint(&engine, &request), first);
+    let still = running.ended(&engine, &format!("/v1/savepoints/{trigger}"))["savepoint"].clone();
+    assert_eq!((&still["path"], &still["checkpoint"]), (&known["path"], &known["checkpoint"]));
     let found = std::fs::read_dir(place.path("savepoints")).expect("savepoints").count();
-    assert_eq!(found, 4);
+    assert_eq!(found, 5);
     let (status, body) = running.post("/savepoints", &json!({ "triggerId": trigger, "cancel-job": true }));
     assert_eq!(status, 409, "{body}");
 }
@@ -231,6 +240,7 @@ fn bad_requests_are_refused_and_harm_nothing() {
         ("GET", job("/checkpoints/xyz"), "", 400, "(triggerid)"),
         ("GET", job(&format!("/checkpoints/{other}")), "", 404, "Operation not found"),
         ("GET", job(&format!("/savepoints/{other}")), "", 404, "Operation not found"),
+        ("GET", format!("/v1/savepoints/{other}"), "", 404, "Operation not found"),
         ("GET", format!("/savepoint-disposal/{other}"), "", 404, "Operation not found"),
         ("GET", job("/exceptions?maxExceptions=few"), "", 400, "maxExceptions"),
         ("GET", "/taskmanagers/worker-999".into(), "", 404, "worker-999"),

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use streamjob_api::config::{CheckpointConfig, RestartStrategy};
 use streamjob_protocol::coordinator::{
-    Coordinator, CoordinatorView, ExitReason, JobState, Outcome, Report, RestoreView,
+    Coordinator, CoordinatorView, ExitReason, JobState, Outcome, Report, RestoreView, SavepointView,
 };
 use streamjob_protocol::ids::{TaskId, WorkerId};
 use streamjob_protocol::plan::JobPlan;
@@ -323,21 +323,25 @@ pub(super) fn job_status(shown: &Shown<'_>) -> JobStatus {
 }
 
 fn latest_savepoint(view: &CoordinatorView) -> Option<SavepointStatus> {
-    view.savepoints.iter().rev().find_map(|savepoint| {
-        let (Outcome::Completed(path), Some(checkpoint)) = (&savepoint.outcome, savepoint.checkpoint) else {
-            return None;
-        };
-        let figures = view.checkpoints.latest_savepoint.as_ref().filter(|taken| taken.id == checkpoint);
-        Some(SavepointStatus {
-            trigger: savepoint.trigger.clone(),
-            checkpoint,
-            path: path.clone(),
-            stopped: savepoint.then.stops(),
-            triggered_at: savepoint.at,
-            completed_at: figures.and_then(|figures| figures.ended_at),
-            duration_ms: figures.map(|figures| figures.end_to_end_duration),
-            bytes: figures.map(|figures| figures.state_size),
-        })
+    view.savepoints.iter().rev().find_map(|savepoint| complete_savepoint(view, savepoint))
+}
+
+/// Nothing of one that is not complete.
+pub(super) fn complete_savepoint(view: &CoordinatorView, savepoint: &SavepointView) -> Option<SavepointStatus> {
+    let (Outcome::Completed(path), Some(checkpoint)) = (&savepoint.outcome, savepoint.checkpoint) else {
+        return None;
+    };
+    let mut statistics = view.checkpoints.latest_savepoint.iter().chain(&view.checkpoints.history);
+    let figures = statistics.find(|taken| taken.id == checkpoint);
+    Some(SavepointStatus {
+        trigger: savepoint.trigger.clone(),
+        checkpoint,
+        path: path.clone(),
+        stopped: savepoint.then.stops(),
+        triggered_at: savepoint.at,
+        completed_at: figures.and_then(|figures| figures.ended_at),
+        duration_ms: figures.map(|figures| figures.end_to_end_duration),
+        bytes: figures.map(|figures| figures.state_size),
     })
 }
 

@@ -129,6 +129,12 @@ const ENDPOINTS: &[Endpoint] = &[
         post(rescale::trigger)
     }),
     own("GET", "/v1/rescale/{trigger}", "How a change of parallelism stands", || get(rescale::poll)),
+    own(
+        "GET",
+        "/v1/savepoints/{trigger}",
+        "How a savepoint or stop stands, with the savepoint's checkpoint id, path, size and times",
+        || get(savepoints::outcome),
+    ),
     own("GET", "/v1/endpoints", "This table", || get(list)),
     own("GET", "/metrics", "Metrics for Prometheus", || get(metrics::prometheus)),
     own("GET", "/healthz", "`ok`", || get(own::health)),

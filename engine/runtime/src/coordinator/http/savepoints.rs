@@ -6,6 +6,7 @@ use super::answer::{Answer, Body, Refusal, trigger_id, trigger_of_path, unknown_
 use super::names;
 use crate::coordinator::Input;
 use crate::coordinator::process::Process;
+use crate::coordinator::status::{SavepointStatus, complete_savepoint};
 use crate::storage::{Storage, describe, referenced_files};
 use axum::Json;
 use axum::body::Bytes;
@@ -18,9 +19,10 @@ use std::time::{Duration, Instant};
 use streamjob_api::config::RestoreSource;
 use streamjob_api::rest::SerializedThrowable;
 use streamjob_api::rest::operations::{
-    DisposalRequest, Operation, PlainResult, SavepointRequest, SavepointResult, StopRequest, TriggerResponse,
+    DisposalRequest, Operation, PlainResult, SavepointOutcome, SavepointRequest, SavepointResult, StopRequest,
+    TriggerResponse,
 };
-use streamjob_protocol::coordinator::{CoordinatorView, JobState, Outcome, Request};
+use streamjob_protocol::coordinator::{CoordinatorView, JobState, Outcome, Request, SavepointView};
 use streamjob_protocol::journal::AfterSavepoint;
 use streamjob_protocol::manifest::ManifestKind;
 use tokio::sync::mpsc;
@@ -192,23 +194,42 @@ pub(super) async fn poll(
     State(context): State<Context>,
     Path((job, trigger)): Path<(String, String)>,
 ) -> Answer<Operation<SavepointResult>> {
-    let trigger = trigger_of_path(&trigger)?;
     let view = context.job(&job).await?.view;
-    let found =
-        view.savepoints.iter().find(|known| known.trigger == trigger).ok_or_else(|| unknown_trigger(&trigger))?;
-    if found.outcome == Outcome::InProgress {
-        if found.then != AfterSavepoint::GoOn {
-            context.0.unread.asked(&trigger);
-        }
-        return Ok(Json(Operation::in_progress()));
-    }
-    context.0.unread.told(&trigger);
-    let (location, failure_cause) = match &found.outcome {
+    let (location, failure_cause) = match &asked(&context, &view, &trigger)?.outcome {
         Outcome::Failed(reason) => (None, Some(SerializedThrowable::new(FAILED, reason))),
         Outcome::Completed(location) => (Some(location.clone()), None),
-        Outcome::InProgress => (None, None),
+        Outcome::InProgress => return Ok(Json(Operation::in_progress())),
     };
     Ok(Json(Operation::ended(SavepointResult { location, failure_cause })))
+}
+
+/// `GET /v1/savepoints/:triggerid`: as [`poll`], with all that is known of the savepoint at that moment, for who keeps it in
+/// records.
+pub(super) async fn outcome(
+    State(context): State<Context>,
+    Path(trigger): Path<String>,
+) -> Answer<Operation<SavepointOutcome<SavepointStatus>>> {
+    let view = context.snapshot().await?.view;
+    let found = asked(&context, &view, &trigger)?;
+    let failure_cause = match &found.outcome {
+        Outcome::Failed(reason) => Some(SerializedThrowable::new(FAILED, reason)),
+        Outcome::Completed(_) => None,
+        Outcome::InProgress => return Ok(Json(Operation::in_progress())),
+    };
+    Ok(Json(Operation::ended(SavepointOutcome { savepoint: complete_savepoint(&view, found), failure_cause })))
+}
+
+/// What was asked for under a name. A job that stops waits until who asked has read how it ended.
+fn asked<'a>(context: &Context, view: &'a CoordinatorView, trigger: &str) -> Result<&'a SavepointView, Refusal> {
+    let trigger = trigger_of_path(trigger)?;
+    let found =
+        view.savepoints.iter().find(|known| known.trigger == trigger).ok_or_else(|| unknown_trigger(&trigger))?;
+    match found.outcome {
+        Outcome::InProgress if found.then != AfterSavepoint::GoOn => context.0.unread.asked(&trigger),
+        Outcome::InProgress => {}
+        Outcome::Completed(_) | Outcome::Failed(_) => context.0.unread.told(&trigger),
+    }
+    Ok(found)
 }
 
 /// Deletions that were asked for: the reason of those that failed; nothing yet of those under way.
