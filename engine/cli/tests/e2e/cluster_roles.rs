@@ -339,14 +339,17 @@ fn stopped_between_deaths(
             deaths -= 1;
             one_dies(revision, coordinator, workers, random);
         }
-        let told: Option<Value> = http_get(&revision.rest, &poll).and_then(|text| serde_json::from_str(&text).ok());
-        let operation = told.map_or(Value::Null, |told| told["operation"].clone());
-        if let Some(location) = operation["location"].as_str() {
-            return Some(location.to_owned());
-        }
-        attempt += u32::from(!operation["failure-cause"].is_null());
-        if revision.status().is_some_and(|status| status["state"] == "FINISHED") && operation.is_null() {
-            return None;
+        // Seen before the stop is looked at: a job that is over by then and knows of no stop has come to its own end.
+        let over = revision.status().is_some_and(|status| status["state"] == "FINISHED");
+        match try_request(&revision.rest, "GET", &poll, None, "") {
+            Some((200, told)) => {
+                if let Some(location) = told["operation"]["location"].as_str() {
+                    return Some(location.to_owned());
+                }
+                attempt += u32::from(!told["operation"]["failure-cause"].is_null());
+            }
+            Some((404, _)) if over => return None,
+            _ => {}
         }
         std::thread::sleep(Duration::from_millis(20));
     }
