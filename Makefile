@@ -5,6 +5,9 @@ SHELL := /bin/bash
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 export STREAMJOB_ENGINE := $(TARGET_DIR)/debug/streamjob-engine
 
+# `--workspace` also where one binary is wanted: the features of dependencies are those of all selected packages, so
+# `-p` builds Arrow and DataFusion once more.
+
 .PHONY: help
 help: ## Lists the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | column -t -s '|'
@@ -15,7 +18,7 @@ quickstart: tools build ## Builds the engine, runs a job, kills one of its worke
 
 .PHONY: build
 build: ## Builds the engine for daily use
-	cargo build --locked -p streamjob-cli
+	cargo build --locked --workspace --bin streamjob-engine
 
 .PHONY: test
 test: test-tools lint dependencies docs-check parts ## Everything that CI checks
@@ -77,13 +80,13 @@ cluster-test: test-tools ## Shows on a cluster of its own that the scripts of e2
 
 .PHONY: crds
 crds: ## Writes the custom resource definitions anew, in crds/ and in the chart
-	UPDATE_CRDS=1 cargo test --locked -p streamjob-operator --lib crds
+	UPDATE_CRDS=1 cargo test --locked --workspace --lib crds
 
 .PHONY: docs
 docs: ## Writes the generated pages anew
 	python3 .ci/rows.py
-	UPDATE_DOCS=1 cargo test --locked -p streamjob-api -p streamjob-runtime -p streamjob-operator --lib
-	UPDATE_DOCS=1 cargo test --locked -p streamjob-cli --test docs
+	UPDATE_DOCS=1 cargo test --locked --workspace --lib
+	UPDATE_DOCS=1 cargo test --locked --workspace --test docs
 
 .PHONY: docs-check
 docs-check: ## Fails when a generated page is stale; the others are checked by tests
@@ -91,22 +94,22 @@ docs-check: ## Fails when a generated page is stale; the others are checked by t
 
 .PHONY: bench
 bench: tools ## Throughput, CPU, memory and checkpoint durations of a release build
-	cargo build --locked --release -p streamjob-cli
+	cargo build --locked --release --workspace --bin streamjob-engine
 	python3 bench/run.py --engine $(TARGET_DIR)/release/streamjob-engine --flink bench/flink.json
 
 .PHONY: bench-savepoints
 bench-savepoints: tools ## Savepoint, restore and rescaling in place, beside Apache Flink 2.3 (needs Maven and JDK 17)
-	cargo build --locked --release -p streamjob-cli
+	cargo build --locked --release --workspace --bin streamjob-engine
 	python3 bench/savepoints.py --engine $(TARGET_DIR)/release/streamjob-engine --json $(TARGET_DIR)/bench-savepoints.json
 
 .PHONY: bench-operator
 bench-operator: test-tools ## Memory, CPU and API requests of the operator with 1,000 jobs (JOBS) on a real API server, as root
-	cargo build --locked --release -p streamjob-operator
+	cargo build --locked --release --workspace --bin streamjob-operator
 	bench/operator/run.sh $(TARGET_DIR)/release/streamjob-operator --jobs $(or $(JOBS),1000) --details
 
 .PHONY: bench-operator-check
 bench-operator-check: test-tools ## The same with 50 jobs and the build for daily use, within a minute
-	cargo build --locked -p streamjob-operator
+	cargo build --locked --workspace --bin streamjob-operator
 	bench/operator/run.sh $(TARGET_DIR)/debug/streamjob-operator --jobs 50 --settle 5 --rest 10
 
 .PHONY: tools

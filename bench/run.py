@@ -9,8 +9,8 @@
   recovery  a job with a million keys in its state and a checkpoint every second; its worker is killed by SIGKILL. Time from
             there until the restored aggregation has all keys back and processes rows, seen on the new worker's /metrics.
   pause     rows in five seconds when writing each snapshot takes half a second beside the rows, and in their way: what
-            barriers are good for. Needs a build with fault points, `--engine-with-faults`, which `cargo test -p streamjob-cli
-            --no-run` makes.
+            barriers are good for. Needs a build with fault points, `--engine-with-faults`, which `cargo test --workspace --no-run`
+            makes.
 
 Every configuration runs `--repeat` times, interleaved, and the median is printed.
 """

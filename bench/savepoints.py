@@ -376,7 +376,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     engine = os.path.abspath(arguments.engine)
     if arguments.only != "flink" and not os.path.exists(engine):
-        sys.exit(f"no engine at {engine}: build it with cargo build --release -p streamjob-cli, or name it with --engine")
+        sys.exit(f"no engine at {engine}: build it with make bench-savepoints, or name it with --engine")
     all_keys = [int(keys) for keys in arguments.keys.split(",")]
     if any(keys % VALUES for keys in all_keys):
         sys.exit(f"--keys: a number of keys has to be a multiple of {VALUES}, so that a key's count tells its sum")
