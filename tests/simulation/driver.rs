@@ -40,6 +40,8 @@ pub struct Faults {
     pub second: Option<usize>,
     /// Caches of the first one.
     pub lag: usize,
+    /// What coordinators said, in ticks.
+    pub engine_lag: usize,
     /// From a tick on, for so many ticks, watches bring nothing new.
     pub gap: Option<(usize, usize)>,
     /// Coordinators die at these ticks.
@@ -55,6 +57,7 @@ pub struct Outcome {
 pub fn run(story: &Story, faults: &Faults, mutant: Option<Mutant>) -> Outcome {
     let mut world = (story.begin)();
     world.faultless = faults.blows.is_empty();
+    world.engine_lag = faults.engine_lag;
     world.no_versions = mutant == Some(Mutant::StatusWithoutVersion);
     world.storage.no_fencing = mutant == Some(Mutant::NoFencing);
     let second = faults.second.map(|lag| Controller::new(Lag { job: lag, others: lag / 2 }, mutant));
@@ -71,7 +74,8 @@ pub fn run(story: &Story, faults: &Faults, mutant: Option<Mutant>) -> Outcome {
     for (index, step) in story.steps.iter().enumerate() {
         (step.act)(&mut world);
         let status = |world: &World| serde_json::to_string(&world.status()).unwrap();
-        if !run.run_to_rest(&mut world, step.wait) {
+        // Of each news the controllers hear later.
+        if !run.run_to_rest(&mut world, step.wait + 5 * faults.engine_lag) {
             failures.push(format!("step {index} does not come to rest: {}", status(&world)));
             break;
         }

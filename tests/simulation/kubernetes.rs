@@ -36,6 +36,7 @@ impl World {
         if self.past.len() > PAST {
             self.past.pop_front();
         }
+        self.listen();
         self.seconds += 1;
         self.do_what_is_due();
         self.run_workloads();

@@ -48,12 +48,17 @@ fn random_faults(seed: u64) -> Faults {
     for _ in 0..4 {
         random.below(2);
     }
+    let blows = (0..2).map(|_| (1 + random.number(45), BLOWS[random.number(3)])).collect();
+    let second = (random.below(2) == 0).then(|| random.number(6));
     Faults {
-        blows: (0..2).map(|_| (1 + random.number(45), BLOWS[random.number(3)])).collect(),
-        second: (random.below(2) == 0).then(|| random.number(6)),
+        blows,
+        second,
         lag: random.number(3),
         gap: (random.below(3) == 0).then(|| (1 + random.number(60), 2 + random.number(10))),
         coordinator_deaths: (0..random.number(3)).map(|_| 1 + random.number(90)).collect(),
+        // Of a controller that is alone. A second one, which should not be there, and to which old answers seem new, heals
+        // what the first takes down.
+        engine_lag: if second.is_none() { random.number(4) } else { 0 },
     }
 }
 
@@ -114,6 +119,16 @@ fn watches_that_bring_nothing_new() {
     let gap = |from| Faults { gap: Some((from, 8)), ..Faults::default() };
     let late = |lag| Faults { lag, ..Faults::default() };
     tell(|_| (0..12).map(|at| gap(1 + 3 * at)).chain((1..4).map(late)).collect());
+}
+
+#[test]
+fn answers_of_coordinators_that_are_old() {
+    tell(|story| {
+        let effects = run(story, &Faults::default(), None).effects;
+        let old = |engine_lag| Faults { engine_lag, ..Faults::default() };
+        let killed = |effect| Faults { blows: vec![(effect, Blow::Killed)], ..old(2) };
+        (1..4).map(old).chain((1..=effects).map(killed)).collect()
+    });
 }
 
 #[test]

@@ -59,6 +59,13 @@ pub struct Lag {
     pub others: usize,
 }
 
+/// What all coordinators said in one tick.
+#[derive(Clone)]
+struct Heard {
+    fingerprint: u64,
+    answers: BTreeMap<i64, EngineAnswer>,
+}
+
 /// What happens in a story by itself, and at which second.
 type Later = (i64, fn(&mut World));
 
@@ -67,6 +74,10 @@ pub struct World {
     pub objects: Objects,
     /// As it was, newest last: what caches that lag show.
     pub past: VecDeque<Objects>,
+    /// How old what controllers know of running jobs is, in ticks. How a savepoint stands is asked for at once.
+    pub engine_lag: usize,
+    /// What coordinators said in as many ticks, newest last.
+    heard: VecDeque<Heard>,
     pub coordinators: BTreeMap<i64, Coordinator>,
     pub storage: Storage,
     /// Every step that was ever written down.
@@ -102,6 +113,8 @@ impl World {
             seconds: 1_700_000_000,
             objects: Objects::default(),
             past: VecDeque::new(),
+            engine_lag: 0,
+            heard: VecDeque::new(),
             coordinators: BTreeMap::new(),
             storage: Storage::default(),
             steps: Vec::new(),
@@ -245,9 +258,41 @@ impl World {
     /// The same as long as an observation would be.
     pub fn fingerprint(&self, lag: Lag) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.at(lag.job).version, self.at(lag.others).version, self.mute).hash(&mut hasher);
+        let engines = self.heard().map_or_else(|| self.print_of_coordinators(), |heard| heard.fingerprint);
+        (self.at(lag.job).version, self.at(lag.others).version, self.mute, engines).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn print_of_coordinators(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
         self.coordinators.values().for_each(|coordinator| coordinator.fingerprint(&self.storage, &mut hasher));
         hasher.finish()
+    }
+
+    /// A tick ends: what coordinators say is heard later.
+    pub(super) fn listen(&mut self) {
+        if self.engine_lag > 0 {
+            let said = Heard { fingerprint: self.print_of_coordinators(), answers: self.said() };
+            self.heard.push_back(said);
+        }
+        while self.heard.len() > self.engine_lag {
+            self.heard.pop_front();
+        }
+    }
+
+    /// What coordinators say now.
+    fn said(&self) -> BTreeMap<i64, EngineAnswer> {
+        let coordinators = self.coordinators.iter();
+        coordinators.filter_map(|(revision, it)| Some((*revision, self.answer_of(it)?))).collect()
+    }
+
+    /// What is known of what they said some ticks ago; nothing if what they say now is known.
+    fn heard(&self) -> Option<&Heard> {
+        self.heard.front().filter(|_| self.heard.len() == self.engine_lag)
+    }
+
+    fn answers(&self) -> BTreeMap<i64, EngineAnswer> {
+        self.heard().map_or_else(|| self.said(), |heard| heard.answers.clone())
     }
 
     fn answer_of(&self, coordinator: &Coordinator) -> Option<EngineAnswer> {
@@ -292,8 +337,6 @@ impl World {
             }
         }
         children.pods.extend(objects.pods.values().map(|pod| (**pod).clone()));
-        let engines = self.coordinators.iter();
-        let engines = engines.filter_map(|(revision, it)| Some((*revision, self.answer_of(it)?))).collect();
         let mut stops = BTreeMap::new();
         let operation = job.status.as_ref().and_then(|status| status.operation.as_ref());
         if let Some((trigger, from)) = operation.and_then(|it| Some((stop_trigger(it)?, it.from_revision?)))
@@ -307,7 +350,7 @@ impl World {
             job,
             namespace_terminating: memory.terminating,
             children,
-            engines,
+            engines: self.answers(),
             stops,
             savepoints: objects.savepoints.values().map(|savepoint| (**savepoint).clone()).collect(),
             events: Vec::new(),
@@ -326,7 +369,7 @@ impl World {
             Child::ControllerRevision(it) => Some(read_revision(it).unwrap().spec),
             _ => None,
         });
-        let engine = current.and_then(|current| self.answer_of(self.coordinators.get(&current)?));
+        let engine = current.and_then(|current| self.answers().remove(&current));
         let asked = savepoint.status.as_ref().and_then(|status| status.trigger_id.as_ref());
         let answer = asked.and(current).and_then(|it| self.answer_to(it, &savepoint_trigger(&savepoint), memory));
         let dispose_pod = objects.children.get(&(ChildKind::Pod, format!("{name}-dispose")));

@@ -231,6 +231,8 @@ fn complete(world: &World) -> Result<(), String> {
     holds(status.phase == SavepointPhase::Completed, &format!("{:?}: {:?}", status.phase, status.error))?;
     let path = status.path.unwrap_or_default();
     holds(world.storage.savepoints.contains_key(&path), "there are no files")?;
+    let its = |id| path.ends_with(&format!("-{id}"));
+    holds(status.checkpoint_id.is_some_and(its), &format!("{path} is checkpoint {:?}", status.checkpoint_id))?;
     holds(world.storage.taken == 1, &format!("{} savepoints were taken", world.storage.taken))
 }
 
