@@ -147,6 +147,7 @@ impl Run<'_> {
             self.ticks += 1;
             if self.faults.coordinator_deaths.contains(&self.ticks) {
                 world.kill_coordinators();
+                quiet = 0;
             }
             let mut acted = false;
             for _ in 0..AT_ONCE {
@@ -161,7 +162,7 @@ impl Run<'_> {
             // What nobody has seen yet may be news.
             let blind = self.faults.gap.is_some_and(|(from, length)| (from..from + length).contains(&self.ticks));
             quiet = if acted || down || blind || !world.is_quiet() { 0 } else { quiet + 1 };
-            if quiet >= REST && tick >= wait && !waits(world) {
+            if quiet >= REST + self.faults.engine_lag && tick >= wait && !waits(world) {
                 return true;
             }
         }

@@ -123,7 +123,8 @@ pub fn savepoints() -> Vec<Story> {
                     |world| {
                         world.edit(|spec| spec["storage"]["savepointDir"] = json!("/streamjob/state/s"));
                         world.delete_savepoint("monday");
-                        world.later(8, ask);
+                        // By then the name is free, also if nobody has heard of it for a while.
+                        world.later(30, ask);
                     },
                     complete,
                 ),
