@@ -287,16 +287,8 @@ fn dispose(observed: &ObservedSavepoint, settings: &Settings, now: Timestamp, dr
 fn restores(observed: &ObservedSavepoint, path: &str) -> Option<bool> {
     running(observed)?;
     let Some(EngineAnswer::Status(engine)) = &observed.engine else { return None };
-    let point = engine.restore_point.as_ref();
-    if point.is_some_and(|point| point.path == path) {
-        return Some(true);
-    }
-    // What it said may be older than the savepoint, unless it speaks of something newer, or runs only since then.
-    let taken = observed.savepoint.status.as_ref()?;
-    let passed = taken.checkpoint_id.is_none_or(|id| point.is_some_and(|point| point.checkpoint > id));
-    let began = engine.running_since.and_then(super::engine::time);
-    let began_later = began.is_some_and(|began| taken.completed_at.as_ref().is_some_and(|at| at.0 < began.0));
-    (passed || began_later).then_some(false)
+    // One that a running job has taken is no restore point: an answer that is older than it says the same.
+    Some(engine.restore_point.as_ref().is_some_and(|point| point.path == path))
 }
 
 fn is_needed(observed: &ObservedSavepoint, status: &StreamJobStatus, path: &str) -> bool {

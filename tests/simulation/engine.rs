@@ -301,7 +301,6 @@ impl Coordinator {
             0 => {
                 journal.highest += 1;
                 let path = format!("{}/savepoint-{}", self.job_id, journal.highest);
-                journal.checkpoints.push((journal.highest, path.clone(), self.rows));
                 let saved = EngineSavepoint {
                     id: journal.highest,
                     trigger: trigger.clone(),
@@ -312,10 +311,12 @@ impl Coordinator {
                 };
                 journal.answers.insert(trigger, SavepointAnswer::Completed(Box::new(saved.clone())));
                 journal.saved = Some(saved);
-                storage.savepoints.insert(path, self.rows);
-                storage.visible = self.rows;
+                storage.savepoints.insert(path.clone(), self.rows);
                 storage.taken += 1;
+                // One that the job goes on from; a plain one is no restore point, and commits nothing.
                 if stops {
+                    journal.checkpoints.push((journal.highest, path, self.rows));
+                    storage.visible = self.rows;
                     journal.ended = Some(EndState::Finished);
                     self.phase = Phase::Ended(End::Finished);
                 }

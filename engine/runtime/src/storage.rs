@@ -640,7 +640,7 @@ fn sealed_checksum(bytes: &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use streamjob_protocol::journal::JournalState;
 
@@ -653,7 +653,7 @@ mod tests {
         JournalEntry::Claimed { revision, claimant: format!("c{revision}"), at: 1 }
     }
 
-    fn manifest(checkpoint: u64) -> CheckpointManifest {
+    pub(crate) fn manifest(checkpoint: u64) -> CheckpointManifest {
         CheckpointManifest {
             version: MANIFEST_VERSION,
             kind: ManifestKind::Checkpoint,

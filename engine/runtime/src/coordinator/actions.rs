@@ -223,29 +223,16 @@ pub(super) async fn external_restore(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::tests::manifest;
     use bytes::Bytes;
     use streamjob_api::config::StorageConfig;
-    use streamjob_protocol::manifest::{MANIFEST_VERSION, ManifestKind};
 
     #[tokio::test]
     async fn what_nothing_refers_to_is_swept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_string_lossy().into_owned();
         let storage = Storage::open(&StorageConfig::Directory { path }, "0123").unwrap();
-        let manifest = CheckpointManifest {
-            version: MANIFEST_VERSION,
-            kind: ManifestKind::Checkpoint,
-            checkpoint: 3,
-            job_id: "0123".into(),
-            job_name: "job".into(),
-            triggered_at: 1,
-            completed_at: 2,
-            key_hash: "xxh3-1".into(),
-            max_parallelism: 128,
-            operators: Vec::new(),
-            stats: Vec::new(),
-        };
-        storage.write_manifest(&manifest).await.unwrap();
+        storage.write_manifest(&manifest(3)).await.unwrap();
         let stay = ["shared/kept.arrow", "journal/00000000000000000007", "something"];
         let orphans = [
             "shared/orphan.arrow",
